@@ -1,0 +1,66 @@
+#!/bin/sh
+# Installs the programs of others that the tests run lbproxy against and measure it beside, from Debian's packages.
+# Idempotent, and quick when everything is there. No service is started: the tests start their own, on ports of their own.
+#
+# Needs root and apt-get. Without them it says what is missing, and the tests that need it are skipped with a reason;
+# with CI=true that is a failure, here as in the tests.
+set -eu
+cd "$(dirname "$0")/../.."
+extracted=.cache/servers   # programs taken out of a package without installing it; tests/servers/programs.py looks here too
+stream_module=/usr/lib/nginx/modules/ngx_stream_module.so
+PATH=$PATH:/usr/sbin:/sbin
+
+# program:package
+programs="haproxy:haproxy nginx:nginx redis-server:redis-server redis-cli:redis-tools curl:curl wrk:wrk nft:nftables
+    ip:iproute2 socat:socat iperf3:iperf3"
+
+missing_packages() {
+    for pair in $programs; do
+        command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
+    done
+    [ -e "$stream_module" ] || echo libnginx-mod-stream
+}
+
+has_promtool() {
+    command -v promtool >/dev/null || [ -x "$extracted/usr/bin/promtool" ]
+}
+
+install_packages() {
+    # Debian starts a service it installs, unless this file says 101; one that was there before is put back.
+    policy=/usr/sbin/policy-rc.d
+    saved=$(mktemp -d)
+    [ ! -e "$policy" ] || cp -p "$policy" "$saved/policy"
+    trap 'rm -f "$policy"; [ ! -e "$saved/policy" ] || cp -p "$saved/policy" "$policy"; rm -rf "$saved"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "$@"
+}
+
+# The package of the server Prometheus brings a dozen libraries and a service; only its checker is wanted.
+extract_promtool() {
+    rm -rf "$extracted"
+    mkdir -p "$extracted/download"
+    # as root, apt would otherwise want to write as a user who may not enter this folder
+    (cd "$extracted/download" && apt-get -q -o APT::Sandbox::User=root download prometheus)
+    dpkg-deb --fsys-tarfile "$extracted"/download/prometheus_*.deb | tar -x -C "$extracted" ./usr/bin/promtool
+    rm -rf "$extracted/download"
+}
+
+packages=$(missing_packages)
+if [ -n "$packages" ] || ! has_promtool; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "installing for the tests:" $packages $(has_promtool || echo promtool)
+        apt-get -q update
+        # shellcheck disable=SC2086  # a list of words
+        [ -z "$packages" ] || (install_packages $packages)
+        has_promtool || extract_promtool
+    fi
+fi
+
+packages=$(missing_packages)
+has_promtool || packages="$packages prometheus(promtool)"
+if [ -n "$packages" ]; then
+    echo "missing for the tests (needs root and apt-get to install):" $packages >&2
+    [ "${CI:-}" != true ] || exit 1
+    echo "the tests that need them will be skipped" >&2
+fi
