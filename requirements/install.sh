@@ -9,6 +9,11 @@ python=$1
 directory=$2
 cd "$(dirname "$0")/.."
 
+# One at a time: a second one waits, and then finds nearly everything there.
+mkdir -p .cache
+exec 9>".cache/$(basename "$directory").lock"
+! command -v flock >/dev/null || flock 9
+
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "lbproxy needs Python 3.11 or newer; $python is $("$python" --version 2>&1). Set PYTHON=/path/to/python." >&2
     exit 1
@@ -22,7 +27,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     fi
     echo "installing python$version-venv, which $python needs to make a virtual environment"
     apt-get -q update
-    DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "python$version-venv"
+    DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "python$version-venv"
 fi
 
 # An environment of another Python, or one whose Python has gone, is made anew.

@@ -10,6 +10,11 @@ extracted=.cache/servers   # programs taken out of a package without installing 
 stream_module=/usr/lib/nginx/modules/ngx_stream_module.so
 PATH=$PATH:/usr/sbin:/sbin
 
+# One at a time: a second one waits, and then finds everything there.
+mkdir -p .cache
+exec 9>.cache/servers.lock
+! command -v flock >/dev/null || flock 9
+
 # program:package
 programs="haproxy:haproxy nginx:nginx redis-server:redis-server redis-cli:redis-tools curl:curl wrk:wrk nft:nftables
     ip:iproute2 socat:socat iperf3:iperf3"
@@ -33,7 +38,7 @@ install_packages() {
     trap 'rm -f "$policy"; [ ! -e "$saved/policy" ] || cp -p "$saved/policy" "$policy"; rm -rf "$saved"' EXIT
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
-    DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "$@"
+    DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "$@"
 }
 
 # The package of the server Prometheus brings a dozen libraries and a service; only its checker is wanted.

@@ -1,0 +1,77 @@
+"""Fixtures that start programs of others for one test. A test that asks for one is marked `foreign`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.servers.haproxy import haproxy as run_haproxy
+from tests.servers.netns import Namespace, network_namespace
+from tests.servers.nginx import nginx_http as run_nginx_http
+from tests.servers.nginx import nginx_stream as run_nginx_stream
+from tests.servers.process import Server
+from tests.servers.programs import require
+from tests.servers.redis import redis as run_redis
+
+StartServer = Callable[[str], Server]
+"""Takes a configuration, in which `@name@` stands for a port to listen on; the server is ended with the test."""
+
+FOREIGN_FIXTURES = frozenset({"haproxy", "nginx_http", "nginx_stream", "redis", "netns"})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by what is asked for, before `-m` selects by mark."""
+    for item in items:
+        if not FOREIGN_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.foreign)
+
+
+def _starter(
+    run: Callable[[str, Path], AbstractContextManager[Server]], program: str, folder: Path
+) -> Iterator[StartServer]:
+    require(program)  # a test is skipped before it starts, not in its middle
+    with ExitStack() as running:
+        count = 0
+
+        def start(config: str) -> Server:
+            nonlocal count
+            count += 1
+            return running.enter_context(run(config, folder / str(count)))
+
+        yield start
+
+
+@pytest.fixture
+def haproxy(tmp_path: Path) -> Iterator[StartServer]:
+    """Start HAProxy with a whole configuration."""
+    yield from _starter(run_haproxy, "haproxy", tmp_path / "haproxy")
+
+
+@pytest.fixture
+def nginx_stream(tmp_path: Path) -> Iterator[StartServer]:
+    """Start nginx with the inside of a `stream {}` block."""
+    yield from _starter(run_nginx_stream, "nginx", tmp_path / "nginx_stream")
+
+
+@pytest.fixture
+def nginx_http(tmp_path: Path) -> Iterator[StartServer]:
+    """Start nginx with the inside of an `http {}` block."""
+    yield from _starter(run_nginx_http, "nginx", tmp_path / "nginx_http")
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Server]:
+    """Run an empty Redis server."""
+    with run_redis(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def netns(tmp_path: Path) -> Iterator[Namespace]:
+    """Make a network namespace with loopback up."""
+    with network_namespace(tmp_path / "netns") as namespace:
+        yield namespace
