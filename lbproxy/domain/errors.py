@@ -1,0 +1,92 @@
+"""Errors with blame and retry, and the one mapping from errno to what a failed connect means."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from lbproxy.domain.address import Address, Family
+from lbproxy.domain.session import EndReason
+
+
+class ConnectFailure(StrEnum):
+    """The label of a failed connect. `LOCAL` is our own fault and never held against an endpoint."""
+
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    RESET = "reset"
+    LOCAL = "local"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class DialCause:
+    """What one errno means for a dial: its label, how a session ends if nothing else can be tried, whether trying again
+    (elsewhere) makes sense."""
+
+    failure: ConnectFailure
+    reason: EndReason
+    retryable: bool
+
+
+_REFUSED = DialCause(ConnectFailure.REFUSED, EndReason.CONNECT_REFUSED, retryable=True)
+_RESET = DialCause(ConnectFailure.RESET, EndReason.CONNECT_REFUSED, retryable=True)
+_TIMEOUT = DialCause(ConnectFailure.TIMEOUT, EndReason.CONNECT_TIMEOUT, retryable=True)
+_UNREACHABLE = DialCause(ConnectFailure.UNREACHABLE, EndReason.CONNECT_UNREACHABLE, retryable=True)
+_OTHER = DialCause(ConnectFailure.OTHER, EndReason.CONNECT_UNREACHABLE, retryable=True)
+# Ports run out per (source, destination address, destination port), so another endpoint may still be reached; file
+# descriptors run out for all of them.
+_NO_PORTS = DialCause(ConnectFailure.LOCAL, EndReason.LOCAL_PORTS, retryable=True)
+_NO_FDS = DialCause(ConnectFailure.LOCAL, EndReason.LOCAL_FDS, retryable=False)
+
+_CAUSES: Final[dict[int, DialCause]] = {
+    errno.ECONNREFUSED: _REFUSED,
+    errno.ECONNRESET: _RESET,
+    errno.EPIPE: _RESET,
+    errno.ETIMEDOUT: _TIMEOUT,
+    errno.EHOSTUNREACH: _UNREACHABLE,
+    errno.ENETUNREACH: _UNREACHABLE,
+    errno.EHOSTDOWN: _UNREACHABLE,
+    errno.ENETDOWN: _UNREACHABLE,
+    errno.ENOENT: _REFUSED,  # unix: nobody made the socket
+    errno.EADDRNOTAVAIL: _NO_PORTS,
+    errno.EAGAIN: _NO_PORTS,
+    errno.EADDRINUSE: _NO_PORTS,
+    errno.EMFILE: _NO_FDS,
+    errno.ENFILE: _NO_FDS,
+    errno.ENOBUFS: _NO_FDS,
+    errno.ENOMEM: _NO_FDS,
+    # A firewall's REJECT towards our own packets: the path is closed, not the port.
+    errno.EACCES: _UNREACHABLE,
+    errno.EPERM: _UNREACHABLE,
+}
+
+
+def dial_cause(error: int, family: Family) -> DialCause:
+    """What `error` from socket() or connect() means. On unix sockets EAGAIN says that the peer's backlog is full
+    (unix(7)), so it counts as refused there."""
+    if family == "unix" and error == errno.EAGAIN:
+        return _REFUSED
+    return _CAUSES.get(error, _OTHER)
+
+
+class DialError(Exception):
+    """A dial that failed: whom it concerns, the errno behind it, and whether another try makes sense."""
+
+    def __init__(self, endpoint: Address, cause: int, *, retryable: bool) -> None:
+        super().__init__(f"{endpoint}: {errno.errorcode.get(cause, cause)}")
+        self.endpoint = endpoint
+        self.cause = cause
+        self.retryable = retryable
+
+
+class ResolveError(Exception):
+    """A host name gave no addresses. `retryable` is False only for an authoritative 'no such name'."""
+
+    def __init__(self, name: str, detail: str, *, retryable: bool) -> None:
+        super().__init__(f"{name}: {detail}")
+        self.name = name
+        self.retryable = retryable

@@ -1,0 +1,136 @@
+"""The relay's contract: what moves bytes between two sockets, and what it tells about it.
+
+Every implementation passes the same conformance suite. In words:
+
+- `submit` **takes over** both sockets from the moment it returns; if it raises, the caller still owns them. The upstream
+  socket may still be connecting (`connect` returned 0 or EINPROGRESS): the relay finishes the connect.
+- Zero bytes are read from the client before the upstream is connected. A failed connect gives the client socket back in its
+  `Outcome`, untouched, so that another endpoint can be tried.
+- Events come in batches on the event loop, never from within `submit` or `abort`. Exactly one `Outcome` a submit; one `Connected`
+  before it if the upstream was reached (both may come in one batch).
+- Bytes are counted live in the submit's counter slot.
+- All methods are called on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import _socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lbproxy.domain.session import EndReason, Phase
+
+Socket = _socket.socket
+"""A raw, non-blocking stream socket. Not `socket.socket`: its Python layer costs a microsecond and buys nothing here."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayOptions:
+    """One submit's limits in milliseconds (0 means none), and what it counts into. Frozen, so one object serves many submits."""
+
+    connect_timeout_ms: int
+    idle_timeout_ms: int
+    half_close_timeout_ms: int
+    max_duration_ms: int
+    slot: int
+    first_bytes: bytes = b""  # written to the upstream before anything of the client's
+
+
+@dataclass(slots=True)
+class Connected:
+    """The upstream answered; `connect_s` counts from the submit."""
+
+    session: int
+    connect_s: float
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How one submit ended.
+
+    `sent_bytes` went client -> upstream, `received_bytes` upstream -> client: what the other side's kernel took, so bytes lost
+    with a reset are not in it. `first_bytes` of the options are not counted. Times count from the submit; `connect_s` is None
+    without a connection, `first_byte_s` None without a byte from the upstream. `errno` is 0 where no system call failed.
+    `client` is the client's socket, given back to the caller, when the connect failed (phase CONNECT, for one of the reasons
+    `connect_*` or `local_*`), else None: then the relay has closed both.
+    """
+
+    session: int
+    reason: EndReason
+    phase: Phase
+    sent_bytes: int
+    received_bytes: int
+    connect_s: float | None
+    first_byte_s: float | None
+    total_s: float
+    errno: int
+    client: Socket | None
+
+
+Event = Connected | Outcome
+EventsCallback = Callable[[Sequence[Event]], None]
+
+
+@dataclass(slots=True)
+class SlotCounters:
+    """One counter slot: bytes client -> upstream and upstream -> client since the slot was opened."""
+
+    sent_bytes: int
+    received_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """One live session as the relay sees it, read on demand. `idle_s` is the time since its last byte."""
+
+    session: int
+    phase: Phase
+    sent_bytes: int
+    received_bytes: int
+    age_s: float
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatistics:
+    """Totals since start. `submitted - ended` are live. `pending_bytes` were read and not yet written, over all sessions."""
+
+    submitted: int
+    connected: int
+    ended: int
+    pending_bytes: int
+    turns: int  # wake-ups
+    yields: int  # times a busy session gave way to the others
+
+
+class Relay(Protocol):
+    """Made with an `EventsCallback`; alive until `close`."""
+
+    name: str
+
+    def open_slot(self) -> int:
+        """A counter slot, both counts 0. Slots are few (one an endpoint) and reused after `close_slot`."""
+
+    def close_slot(self, slot: int) -> None:
+        """Give the slot back. The caller sees to it that no live session counts into it."""
+
+    def read_slot(self, slot: int) -> SlotCounters: ...
+
+    def submit(self, session: int, client: Socket, upstream: Socket, options: RelayOptions) -> None:
+        """Take over both sockets. `session` is the caller's number, unique among live ones.
+
+        Raises OSError (for instance ENOSPC from epoll_ctl) and leaves both sockets with the caller.
+        """
+
+    def abort(self, session: int, reason: EndReason, *, reset: bool) -> bool:
+        """End a session; its Outcome follows with this reason. `reset`: RST both sides now. Otherwise close with a FIN where
+        nothing is undelivered, and with an RST where a FIN would make a truncated stream look whole. A session that is still connecting
+        is cancelled and its client closed, not given back. False if the session is not here (it has already ended)."""
+
+    def statistics(self) -> RelayStatistics: ...
+
+    def sessions(self) -> Sequence[SessionView]: ...
+
+    def close(self) -> None:
+        """Reset what is left (reason KILLED) and give every outstanding event to the callback before returning. Idempotent."""
