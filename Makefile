@@ -1,17 +1,64 @@
 # Two commands: `make run` and `make test`. Both do all their own set-up; `make help` lists the rest.
+#
+# Settings: PYTHON=/path/to/python (3.11 or newer), ARGS="-k name" (for pytest), WORKERS=1 (pytest processes).
 
 VENV := .venv
-# The first Python that runs (a name on the path may be a shim that does not).
+NEWER_VENV := .venv-3.13
+WORKERS ?= auto
+ARGS ?=
+
+# The first that runs: a name on the path may be a shim that does not.
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
+# Python 3.13, where it is beside the first one.
+NEWER := $(shell for p in python3.13 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.13*/bin/python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && echo $$p && break; done)
+
+PYTEST := -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv
+.PHONY: help run test check bench image venv servers requirements clean
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
-venv: $(VENV)/.ready  ## make the virtual environment (.venv) with everything pinned
+run: venv  ## set everything up and run the demo
+	@exec $(VENV)/bin/lbproxy demo
+
+# Python 3.13 first, so that the last line is the one that counts every test.
+test: venv servers $(if $(NEWER),$(NEWER_VENV)/.ready)  ## set everything up and run every test
+	$(if $(NEWER),$(NEWER_VENV)/bin/python $(PYTEST) -m "not foreign and not slow")
+	$(VENV)/bin/python $(PYTEST)
+
+check: venv  ## format, lint, types, layers
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest -q tests/architecture
+
+bench: venv servers  ## measure beside HAProxy and nginx (see benchmarks/)
+	benchmarks/run $(ARGS)
+
+image:  ## build the container image
+	@docker info >/dev/null 2>&1 || { echo "make image: no container engine answers (tried: docker info)" >&2; exit 1; }
+	docker build --tag lbproxy .
+
+venv: $(VENV)/.ready  ## make the virtual environment with everything pinned
 
 $(VENV)/.ready: requirements/dev.txt requirements/install.sh pyproject.toml
 	requirements/install.sh '$(PYTHON)' $(VENV)
 	@touch $@
+
+$(NEWER_VENV)/.ready: requirements/dev.txt requirements/install.sh pyproject.toml
+	requirements/install.sh '$(NEWER)' $(NEWER_VENV)
+	@touch $@
+
+servers:  ## install the foreign servers the tests need
+	@tests/servers/install.sh
+
+requirements: venv  ## pin the requirements anew (UPGRADE=--upgrade takes the newest versions)
+	requirements/compile.sh $(UPGRADE)
+
+clean:  ## remove everything made here
+	rm -rf $(VENV) $(NEWER_VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find lbproxy tests -name __pycache__ -prune -exec rm -rf {} +
+	find lbproxy -name '*.so' -delete
