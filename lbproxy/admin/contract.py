@@ -1,15 +1,28 @@
 """What the admin interface asks of the program: implemented by `app`, faked in tests.
 
-Methods return plain JSON-ready data (dicts, lists, str, int, float, bool, None) so that the wire form is decided here and nowhere else.
+Methods return plain JSON-ready data in the shapes of `lbproxy.admin.shapes`; the wire form is decided in this package
+and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lbproxy.admin.shapes import (
+    EndpointStatus,
+    ListenerStatus,
+    ReloadResult,
+    SessionStatus,
+    UpstreamDetail,
+    UpstreamStatus,
+)
+
 Json = dict[str, Any]
+
+RenderMetrics = Callable[[str], Awaitable[tuple[list[bytes], str]]]
+"""Takes the Accept header (may be ""); returns the page in pieces and its content type."""
 
 
 class NotFound(Exception):
@@ -17,7 +30,12 @@ class NotFound(Exception):
 
 
 class Refused(Exception):
-    """Understood, and not possible in this state (for instance an invalid configuration on reload)."""
+    """Understood, and not possible in this state (for instance an invalid configuration on reload). `errors` holds a line
+    for each thing that is wrong, where the message alone does not say all."""
+
+    def __init__(self, message: str, errors: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,39 +47,54 @@ class Readiness:
 
 
 class Operations(Protocol):
-    """All methods are synchronous and quick, but `reload`. Called on the event loop."""
+    """All methods are synchronous and quick, but `reload`. Called on the event loop.
+
+    `address` is an endpoint's text form as in `EndpointStatus.address`; another spelling of the same address
+    (`[::ffff:10.0.0.1]:80`) may be understood or be NotFound.
+    """
 
     def readiness(self, *, strict: bool) -> Readiness: ...
 
     def config(self) -> Json:
         """The configuration in force, secrets redacted."""
 
-    def listeners(self) -> Sequence[Json]: ...
+    def listeners(self) -> Sequence[ListenerStatus]:
+        """All of them, in the configuration's order; ones that a reload removed stay while they have sessions."""
 
-    def upstreams(self) -> Sequence[Json]: ...
+    def upstreams(self) -> Sequence[UpstreamStatus]:
+        """All of them, in the configuration's order."""
 
-    def upstream(self, name: str) -> Json:
-        """One upstream with its endpoints. Raises NotFound."""
+    def upstream(self, name: str, *, limit: int, after: str) -> UpstreamDetail:
+        """One upstream with up to `limit` (at least 1) endpoints whose address text is above `after` ("" for the first page).
+        Raises NotFound."""
 
-    def sessions(self, *, limit: int, after: int) -> tuple[Sequence[Json], int | None]:
-        """Up to `limit` live sessions with an id above `after`, in id order, and the id to go on after, None at the end."""
+    def sessions(
+        self, *, limit: int, after: int, upstream: str | None = None
+    ) -> tuple[Sequence[SessionStatus], int | None]:
+        """Up to `limit` live sessions with an id above `after`, in id order, and the id to go on after, None at the end.
+        With `upstream`, only its sessions; raises NotFound when there is none of that name."""
 
-    def drain_endpoint(self, upstream: str, address: str, *, deadline_s: float | None) -> Json:
+    def drain_endpoint(self, upstream: str, address: str, *, deadline_s: float | None) -> EndpointStatus:
         """No new sessions for it; with a deadline, those left then are closed. Raises NotFound."""
 
-    def undrain_endpoint(self, upstream: str, address: str) -> Json: ...
+    def undrain_endpoint(self, upstream: str, address: str) -> EndpointStatus:
+        """Lifts `drain_endpoint`, and the endpoint's share in `drain_upstream`. Raises NotFound."""
 
-    def set_weight(self, upstream: str, address: str, weight: int | None) -> Json:
+    def set_weight(self, upstream: str, address: str, weight: int | None) -> EndpointStatus:
         """None lifts the override. Raises NotFound; ValueError when out of range."""
 
-    def drain_upstream(self, upstream: str, *, deadline_s: float | None) -> Json: ...
+    def drain_upstream(self, upstream: str, *, deadline_s: float | None) -> UpstreamStatus:
+        """Drains every endpoint there is and every one that appears until `undrain_upstream`. Raises NotFound."""
 
-    def drain(self) -> None:
-        """Begin to drain the process, as SIGTERM does."""
+    def undrain_upstream(self, upstream: str) -> UpstreamStatus:
+        """Lifts every drain in the upstream, also those of single endpoints. Raises NotFound."""
 
-    async def reload(self) -> Json:
-        """Read the configuration again and apply the difference: `{"result": applied | unchanged, "changes": [...],
-        "restart_needed": [...]}`. Raises Refused with every error in it; then nothing has changed."""
+    def drain(self, *, deadline_s: float | None = None) -> None:
+        """Begin to drain the process, as SIGTERM does; a deadline stands in for `runtime.drain_timeout`. Twice is fine."""
+
+    async def reload(self) -> ReloadResult:
+        """Read the configuration again and apply the difference. Raises Refused with every error in it (`errors`); then
+        nothing has changed."""
 
     def kill_session(self, session: int) -> None:
         """Reset one session. Raises NotFound."""

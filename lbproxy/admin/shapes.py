@@ -1,0 +1,116 @@
+"""The JSON of the admin interface, shape by shape: what `Operations` returns and clients read.
+
+Keys only ever get added. Sizes in bytes, times in seconds; an address is text as in the configuration (`10.0.0.1:80`,
+`[::1]:80`, `unix:/run/x.sock`); `null` means "none" or "not known", never an error.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+
+class ListenerStatus(TypedDict):
+    """One listener. `binds` are the addresses in configured order, as bound: a configured port 0 shows the kernel's choice.
+
+    `state`: `accepting`; `paused` (out of descriptors, or at a limit: the kernel queues); `draining` (closed, sessions
+    go on); `unbound` (not yet, or not any more, listening). `rejected` holds counts by rejection reason (interface, closed
+    set), reasons never seen may be left out.
+    """
+
+    name: str
+    binds: list[str]
+    upstream: str
+    state: Literal["accepting", "paused", "draining", "unbound"]
+    active: int
+    accepted: int
+    rejected: dict[str, int]
+    accept_pauses: int
+    max_connections: int
+
+
+class EndpointStatus(TypedDict):
+    """One endpoint of an upstream. `address` is its identity and what paths and metric labels name it by.
+
+    `eligible` is whether new sessions go to it as far as its state decides (a full one is eligible and `full`);
+    `ineligible` names each cause in lower case: `drained`, `removed`, `weight_zero`. `weight` is in force; `weight_override`
+    is what an operator set, else null. `active` counts from the moment of choice; `total` were connected. `connect_failures`
+    holds counts by failure (closed set). Bytes: `sent` to the endpoint, `received` from it.
+    """
+
+    address: str
+    eligible: bool
+    ineligible: list[str]
+    full: bool
+    weight: int
+    weight_override: int | None
+    priority: int
+    zone: str | None
+    max_connections: int | None
+    metadata: dict[str, str]
+    active: int
+    total: int
+    failure_streak: int
+    connect_failures: dict[str, int]
+    sent_bytes: int
+    received_bytes: int
+
+
+class UpstreamStatus(TypedDict):
+    """One upstream in short. `strategy` is the name in force ("" for `original_dst`). `drained` is true while the whole
+    upstream is drained by an operator: endpoints that appear then are drained, too."""
+
+    name: str
+    kind: Literal["endpoints", "original_dst"]
+    strategy: str
+    drained: bool
+    endpoints_total: int
+    endpoints_eligible: int
+    active: int
+    waiting: int
+    connect_attempts: int
+
+
+class UpstreamDetail(UpstreamStatus):
+    """One upstream with a page of its endpoints, ordered by the text of their address; `next` is what `after` takes for the
+    page after this one, null on the last."""
+
+    endpoints: list[EndpointStatus]
+    next: str | None
+
+
+class SessionStatus(TypedDict):
+    """One live session. `endpoint` is "" until one is picked. `phase` as in the access log. `idle_s` is the time since its
+    last byte (equal to `age_s` without any)."""
+
+    id: int
+    listener: str
+    upstream: str
+    endpoint: str
+    client: str
+    client_port: int
+    phase: str
+    attempts: int
+    age_s: float
+    idle_s: float
+    sent_bytes: int
+    received_bytes: int
+
+
+class ReloadResult(TypedDict):
+    """`changes`: a line each of what differs now (`upstream web: endpoint 10.0.0.3:80 added`); empty when `unchanged`.
+    `restart_needed`: keys that differ in the file and were left as they were (`runtime.relay`)."""
+
+    result: Literal["applied", "unchanged"]
+    changes: list[str]
+    restart_needed: list[str]
+
+
+class Problem(TypedDict):
+    """The body of every answer of 400 and above (RFC 9457), as `application/problem+json`. `errors`: a line each, where
+    there are several (an invalid configuration)."""
+
+    type: str
+    title: str
+    status: int
+    detail: NotRequired[str]
+    errors: NotRequired[list[str]]
