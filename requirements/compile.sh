@@ -1,24 +1,26 @@
 #!/bin/sh
-# Pins what pyproject.toml asks for, with hashes, into requirements/run.txt (the image) and requirements/dev.txt
-# (development and tests).
+# Pins what pyproject.toml asks for, with hashes: requirements/run.txt (the image), requirements/build.txt (the build back
+# end, for the image) and requirements/dev.txt (development and tests).
 #
 #   requirements/compile.sh [UV OPTIONS]      for example --upgrade, or --upgrade-package aiohttp
 #
-# Both files hold for every supported Python (environment markers tell the differences) and name no package index.
+# The files hold for every supported Python (environment markers tell the differences) and name no package index.
 set -eu
 cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
 uv=${UV:-.cache/uv/bin/uv}
 if [ ! -x "$uv" ] && ! command -v "$uv" >/dev/null; then
-    "${PYTHON:-python3}" -m venv .cache/uv
+    "$python" -m venv .cache/uv
     .cache/uv/bin/python -m pip --quiet install uv
 fi
 
+# compile NAME INPUT [UV OPTIONS]
 compile() {
     output=requirements/$1.txt
     shift
     "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-        --output-file "$output" pyproject.toml "$@" >/dev/null
+        --output-file "$output" "$@" >/dev/null
     {
         echo "# Pinned from pyproject.toml with hashes. Do not edit: change pyproject.toml and run requirements/compile.sh"
         echo "# (\`make requirements\`; with UPGRADE=--upgrade the newest versions are taken)."
@@ -26,5 +28,8 @@ compile() {
     } >"$output.new"
     mv "$output.new" "$output"
 }
-compile run "$@"
-compile dev --extra dev "$@"
+
+compile run pyproject.toml "$@"
+compile dev pyproject.toml --extra dev "$@"
+"$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' |
+    compile build - "$@"
