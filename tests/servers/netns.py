@@ -67,12 +67,17 @@ def network_namespace(folder: Path) -> Iterator[Namespace]:
     require_root()
     ip = require("ip")
     name = f"lbproxy-{os.getpid()}-{next(_numbers)}"
-    made = subprocess.run([ip, "netns", "add", name], capture_output=True, text=True, check=False)
-    if made.returncode:
-        missing(f"no network namespace can be made here: {made.stderr.strip()}")
+    _ask(ip, "netns", "add", name)
     try:
-        subprocess.run([ip, "-n", name, "link", "set", "lo", "up"], check=True)
+        _ask(ip, "-n", name, "link", "set", "lo", "up")
         with ExitStack() as servers:
             yield Namespace(name, ip, folder, servers)
     finally:
         subprocess.run([ip, "netns", "delete", name], check=True)
+
+
+def _ask(ip: Path, *words: str) -> None:
+    """Run an `ip` command that the machine may refuse (a container without the rights, a chroot)."""
+    done = subprocess.run([ip, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        missing(f"no network namespace can be used here: ip {' '.join(words)}: {done.stderr.strip()}")
