@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import IntFlag
 
-from lbproxy.domain.address import Address
+from lbproxy.domain.address import Address, SockAddress, sockaddr
 from lbproxy.domain.errors import ConnectFailure
 from lbproxy.domain.membership import Member
 
@@ -36,6 +36,7 @@ class Endpoint:
         "priority",
         "removed_at",
         "slot",
+        "sockaddr",
         "total",
         "weight",
         "weight_override",
@@ -43,6 +44,7 @@ class Endpoint:
 
     def __init__(self, member: Member, label: str | None = None) -> None:
         self.address: Address = member.address
+        self.sockaddr: SockAddress = sockaddr(member.address)
         self.label = label or str(member.address)
         self.member = member
         self.weight = member.weight  # in force; an operator's override wins over the member's

@@ -73,6 +73,16 @@ def dial_cause(error: int, family: Family) -> DialCause:
     return _CAUSES.get(error, _OTHER)
 
 
+_OURS: Final = DialCause(ConnectFailure.LOCAL, EndReason.INTERNAL_ERROR, retryable=False)
+
+
+def local_cause(error: int) -> DialCause:
+    """What `error` means when making a socket failed, before any packet left: always our own fault (a mark without the
+    capability for it, a source address that is not ours, no descriptors)."""
+    cause = _CAUSES.get(error, _OURS)
+    return cause if cause.failure is ConnectFailure.LOCAL else _OURS
+
+
 class DialError(Exception):
     """A dial that failed: whom it concerns, the errno behind it, and whether another try makes sense."""
 

@@ -1,0 +1,79 @@
+"""Opening listening sockets before anything is applied: all of them, or none."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import socket
+from collections.abc import Iterable, Mapping
+
+from lbproxy.domain.address import Address, AddressError, ip_address, unix_address
+from lbproxy.proxy.options import ListenerOptions
+from lbproxy.proxy.sockets import open_listening
+
+
+class BindError(Exception):
+    """Some addresses could not be bound; `errors` has a line each, which names the listener."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = tuple(errors)
+
+
+Inherited = dict[Address, _socket.socket]
+
+
+def open_new(
+    listeners: Mapping[str, ListenerOptions], present: Iterable[Address], inherited: Inherited
+) -> dict[Address, _socket.socket]:
+    """Sockets for every configured address that is not `present`; one that was `inherited` is used (and taken out there).
+
+    The caller owns them. Raises BindError, with nothing left open.
+    """
+    known = set(present)
+    opened: dict[Address, _socket.socket] = {}
+    errors: list[str] = []
+    wanted = [(options, address) for options in listeners.values() for address in options.binds]
+    ipv4_ports = {address.port for _, address in wanted if address.family == "inet" and address.is_wildcard}
+    for options, address in wanted:
+        if address in known or address in opened:
+            continue
+        try:
+            opened[address] = inherited.pop(address, None) or open_listening(
+                address, options.tcp, options.backlog, v6only=address.port != 0 and address.port in ipv4_ports
+            )
+        except OSError as error:
+            errors.append(f"listener {options.name}: cannot bind {address}: {_explain(error, address)}")
+    if errors:
+        for listening in opened.values():
+            listening.close()
+        raise BindError(errors)
+    return opened
+
+
+def _explain(error: OSError, address: Address) -> str:
+    text = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno == errno.EADDRINUSE and address.family != "unix":
+        holder = port_holder(address)
+        return f"{text}{f' (held by {holder})' if holder else ''}"
+    return text
+
+
+def inherited_sockets(sockets: Iterable[tuple[str, socket.socket]]) -> Inherited:
+    """systemd's sockets by the address they are bound to: a listener that binds the same address gets the socket."""
+    found: Inherited = {}
+    for _, inherited in sockets:
+        name = inherited.getsockname()
+        try:
+            if inherited.family == socket.AF_UNIX:
+                text = name if isinstance(name, str) else "@" + bytes(name)[1:].decode()
+                address = unix_address(text)
+            else:
+                address = ip_address(name[0], name[1])
+        except AddressError:
+            continue
+        raw = _socket.socket(inherited.family, inherited.type, inherited.proto, inherited.detach())
+        raw.setblocking(False)
+        found[address] = raw
+    return found

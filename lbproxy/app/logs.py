@@ -1,0 +1,73 @@
+"""Event logging: the standard library's, on one stream, a line a record, JSON or text, control characters escaped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Final, Literal, TextIO
+
+LineFormat = Literal["auto", "json", "text"]
+
+_LIMIT: Final = 8192  # characters of one message; a traceback may need as much
+
+# Everything that moves a cursor, ends a line or starts an escape sequence: C0, DEL, C1, the Unicode line ends, lone surrogates.
+_ESCAPES: Final = {
+    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))
+} | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+
+
+def one_line(text: str) -> str:
+    """The text without a character that could break out of its line, cut at a fixed length."""
+    if len(text) > _LIMIT:
+        text = f"{text[: _LIMIT - 3]}..."
+    return text if text.isprintable() else text.translate(_ESCAPES)
+
+
+def _stamp(created: float) -> str:
+    second, milliseconds = divmod(round(created * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{milliseconds:03d}Z"
+
+
+class TextLine(logging.Formatter):
+    """`2026-01-02T03:04:05.678Z INFO lbproxy.app: message`; a traceback follows on the same line, its line ends escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_stamp(record.created)} {record.levelname} {record.name}: {record.getMessage()}"
+        if record.exc_info:
+            line = f"{line}\n{self.formatException(record.exc_info)}"
+        return one_line(line)
+
+
+class JsonLine(logging.Formatter):
+    """One object a line: `ts`, `level`, `logger`, `message` and, with an exception, `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "ts": _stamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage()[:_LIMIT],
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)[-_LIMIT:]
+        return json.dumps(fields).replace("\x7f", "\\u007f")
+
+
+def configure(level: str, line_format: LineFormat, stream: TextIO | None = None) -> None:
+    """Send everything from `level` up to `stream` (stderr) through the root logger. Replaces what an earlier call set.
+
+    `auto` is JSON unless the stream is a terminal.
+    """
+    stream = sys.stderr if stream is None else stream
+    as_json = not stream.isatty() if line_format == "auto" else line_format == "json"
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLine() if as_json else TextLine())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # A log line that cannot be written (a full disk, a closed pipe) must not print a traceback to the same place.
+    logging.raiseExceptions = False
+    # What is never shown need not be looked up for each record.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.logAsyncioTasks = False

@@ -1,0 +1,63 @@
+"""Where the metrics page gets its numbers: plain integers, copied when it asks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from lbproxy.app.running import Running
+from lbproxy.domain.endpoint import Endpoint
+from lbproxy.metrics.contract import EndpointReading, ListenerReading, Reading, RouteReading, UpstreamReading
+
+
+def read(running: Running, build: Mapping[str, str]) -> Reading:
+    """One `Reading` of everything."""
+    statistics = dataclasses.asdict(running.relay.statistics())
+    live = statistics["submitted"] - statistics["ended"]
+    return Reading(
+        build=build,
+        listeners=[
+            ListenerReading(name, listener.accepted, listener.active, listener.rejected, listener.accept_pauses)
+            for name, listener in running.listeners.items()
+        ],
+        routes=[
+            RouteReading(listener, upstream, route.ended, route.duration)
+            for (listener, upstream), route in running.routes.items()
+        ],
+        upstreams=[
+            UpstreamReading(
+                name,
+                upstream.pool.connect_duration,
+                upstream.pool.attempts,
+                0,  # sessions wait only from the stage on that lets them
+                [read_endpoint(running, endpoint) for endpoint in upstream.pool.endpoints()],
+            )
+            for name, upstream in running.upstreams.items()
+        ],
+        reloads=running.reloads,
+        last_reload_successful=running.last_reload_successful,
+        access_log_dropped=running.access_log.dropped if running.access_log is not None else 0,
+        relay={
+            "submitted_total": statistics["submitted"],
+            "connected_total": statistics["connected"],
+            "ended_total": statistics["ended"],
+            "turns_total": statistics["turns"],
+            "yields_total": statistics["yields"],
+            "pending_bytes": statistics["pending_bytes"],
+            "sessions_active": live,
+        },
+    )
+
+
+def read_endpoint(running: Running, endpoint: Endpoint) -> EndpointReading:
+    counted = running.relay.read_slot(endpoint.slot)
+    return EndpointReading(
+        endpoint.label,
+        endpoint.total,
+        endpoint.active,
+        endpoint.connect_failures,
+        counted.sent_bytes,
+        counted.received_bytes,
+        not endpoint.ineligible,
+        endpoint.weight,
+    )

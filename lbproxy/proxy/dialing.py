@@ -1,0 +1,289 @@
+"""From an admitted client to a relayed one: pick, dial, hand over; and try elsewhere when a dial fails.
+
+Everything here is synchronous and runs in a callback of the event loop: no task, no coroutine, no formatting per connection.
+The relay's events come in at `on_events`; `Dialer` is the only owner of a session's life after admission.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from lbproxy.domain.backoff import Backoff
+from lbproxy.domain.effects import Effect
+from lbproxy.domain.endpoint import Endpoint
+from lbproxy.domain.errors import DialCause, dial_cause, local_cause
+from lbproxy.domain.session import EndReason, Phase, State
+from lbproxy.domain.strategy import Random
+from lbproxy.pool.lease import Exhausted, Lease
+from lbproxy.proxy.admission import Capacity
+from lbproxy.proxy.sessions import Session, SessionTable
+from lbproxy.proxy.sockets import FAMILIES, open_dialing, refuse
+from lbproxy.relay.contract import Connected, Event, Outcome, Relay, RelayOptions, Socket
+
+logger = logging.getLogger(__name__)
+
+# Before an endpoint is tried a second time by one session (all others have failed it): long enough for a restarting
+# process to listen again, short beside the default budget of 5 s. HAProxy waits min(connect time-out, 1 s).
+RETRY_PAUSE: Final = Backoff(base_s=0.2, cap_s=1.0, floor_s=0.05)
+
+
+class SessionLog(Protocol):
+    """Where a finished session is told: `app` hands the access log down in this shape."""
+
+    def __call__(self, session: Session, outcome: Outcome, ended_at: float) -> None: ...
+
+
+class Dialer:
+    """Owns the session table and every client socket between two dials."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        capacity: Capacity,
+        rng: Random,
+        apply: Callable[[Sequence[Effect]], None],
+        log: SessionLog | None,
+    ) -> None:
+        self.sessions = SessionTable()
+        self.rng = rng
+        self.log = log
+        self.own_dials: set[tuple[str, int]] = set()
+        self._loop = loop
+        self._now = loop.time
+        self._capacity = capacity
+        self._apply = apply
+        self._relay: Relay | None = None
+
+    def attach(self, relay: Relay) -> None:
+        """The relay is made with `on_events` as its callback, so it comes after the dialer."""
+        self._relay = relay
+
+    # -- from the listener
+
+    def begin(self, session: Session, client: Socket) -> None:
+        """Take over an admitted client: it is counted from here to its end."""
+        self._capacity.take()
+        self.sessions.add(session)
+        try:
+            self._dial(session, client)
+        except Exception:
+            self._crashed(session, client)
+
+    def turn_down(self, session: Session, client: Socket, reason: EndReason, phase: Phase, error: int) -> None:
+        """Take over a client that cannot be served, as a session that ends at once."""
+        self._capacity.take()
+        self.sessions.add(session)
+        self._fail(session, client, reason, phase, error)
+
+    def _dial(self, session: Session, client: Socket) -> None:
+        route = session.route
+        pool = route.pool
+        while True:
+            lease = pool.acquire(session.context)
+            if isinstance(lease, Exhausted):
+                self._no_endpoint(session, client, lease)
+                return
+            session.lease = lease
+            session.attempts += 1
+            session.move(State.PICKED)
+            endpoint = lease.endpoint
+            address = lease.address
+            try:
+                upstream = open_dialing(FAMILIES[address.family], route.leg_options, route.connect)
+            except OSError as error:
+                failure = error.errno or 0
+                cause = local_cause(failure)
+                if cause.reason is EndReason.INTERNAL_ERROR:
+                    logger.error("upstream %s: cannot make a socket to dial from: %s", route.upstream, error)
+            else:
+                failure = upstream.connect_ex(lease.sockaddr)
+                if failure in {0, errno.EINPROGRESS}:
+                    session.move(State.DIALING)
+                    self._submit(session, client, upstream, endpoint)
+                    return
+                upstream.close()
+                cause = dial_cause(failure, address.family)
+            session.move(State.DIALING)
+            if not self._try_again(session, client, cause, failure):
+                return
+
+    def _submit(self, session: Session, client: Socket, upstream: Socket, endpoint: Endpoint) -> None:
+        assert self._relay is not None
+        route = session.route
+        options: RelayOptions
+        if session.attempts == 1:
+            options = route.relay_options(endpoint)
+        else:
+            left_s = session.started + route.connect.budget_s - self._now()
+            options = route.retry_options(endpoint, max(0.001, left_s))
+        if route.transparent:
+            name = upstream.getsockname()
+            session.dialled_from = (name[0], name[1])
+            self.own_dials.add(session.dialled_from)
+        try:
+            self._relay.submit(session.id, client, upstream, options)
+        except OSError as error:
+            logger.warning("relay refused a session: %s", error)
+            upstream.close()
+            self._fail(session, client, EndReason.LOCAL_FDS, Phase.CONNECT, error.errno or 0)
+
+    def _no_endpoint(self, session: Session, client: Socket, why: Exhausted) -> None:
+        route = session.route
+        if why is Exhausted.FULL:
+            if not session.attempts:
+                session.owner.turned_away_full()
+            self._fail(session, client, EndReason.FULL, Phase.ROUTE, 0)
+        elif why is Exhausted.TRIED:
+            pause_s = RETRY_PAUSE.wait_s(session.attempts - 1, self.rng)
+            if self._now() + pause_s >= session.started + route.connect.budget_s:
+                self._fail(session, client, EndReason.CONNECT_BUDGET, Phase.CONNECT, 0)
+                return
+            session.client = client
+            session.context.tried = ()
+            session.move(State.WAITING)
+            session.pause = self._loop.call_later(pause_s, self._resume, session)
+        else:
+            self._fail(session, client, EndReason.NO_ENDPOINT, Phase.ROUTE, 0)
+
+    def _resume(self, session: Session) -> None:
+        client, session.client, session.pause = session.client, None, None
+        assert client is not None
+        session.context.now = self._now()
+        if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._fail(session, client, EndReason.CLIENT_GONE, Phase.WAIT, 0)
+            return
+        try:
+            self._dial(session, client)
+        except Exception:
+            self._crashed(session, client)
+
+    def _try_again(self, session: Session, client: Socket, cause: DialCause, error: int) -> bool:
+        """After a failed dial: count it, then True when the caller should pick once more; else the session has ended."""
+        lease, route = session.lease, session.route
+        assert lease is not None
+        now = self._now()
+        self._blame(session, lease, cause, now)
+        if not cause.retryable or session.attempts >= route.connect.attempts:
+            self._fail(session, client, cause.reason, Phase.CONNECT, error)
+            return False
+        if now >= session.started + route.connect.budget_s:
+            self._fail(session, client, EndReason.CONNECT_BUDGET, Phase.CONNECT, error)
+            return False
+        session.context.now = now
+        return True
+
+    def _blame(self, session: Session, lease: Lease, cause: DialCause, now: float) -> None:
+        endpoint = lease.endpoint
+        session.context.tried = (*session.context.tried, endpoint)
+        self._forget_dial(session)
+        lease.release()
+        session.lease = None
+        effects = session.route.pool.dial_failed(endpoint, cause.failure, now)
+        if effects:
+            self._apply(effects)
+
+    # -- from the relay
+
+    def on_events(self, events: Sequence[Event]) -> None:
+        """The relay's callback. A defect in one session ends that session alone."""
+        for event in events:
+            session = self.sessions.get(event.session)
+            if session is None:
+                logger.error("relay event for unknown session %d", event.session)
+                continue
+            try:
+                if type(event) is Connected:
+                    self._connected(session, event.connect_s)
+                else:
+                    assert isinstance(event, Outcome)
+                    self._outcome(session, event)
+            except Exception:
+                logger.exception("session %d failed on a relay event", session.id)
+                if session.id in self.sessions and isinstance(event, Outcome):
+                    self._crashed(session, event.client)
+
+    def _connected(self, session: Session, connect_s: float) -> None:
+        lease = session.lease
+        assert lease is not None
+        session.move(State.RELAYING)
+        effects = session.route.pool.connected(lease.endpoint, connect_s, self._now())
+        if effects:
+            self._apply(effects)
+
+    def _outcome(self, session: Session, outcome: Outcome) -> None:
+        client = outcome.client
+        if client is None:
+            self._end(session, outcome)
+            return
+        lease = session.lease
+        assert lease is not None
+        if outcome.reason is EndReason.CONNECT_TIMEOUT and not outcome.errno:
+            outcome.errno = errno.ETIMEDOUT  # our own timer or the kernel's, it is the same fact
+        cause = dial_cause(outcome.errno, lease.address.family)
+        if self._try_again(session, client, cause, outcome.errno):
+            self._dial(session, client)
+
+    # -- the end
+
+    def abort(self, session: Session, reason: EndReason, *, reset: bool) -> None:
+        """End a session whatever it is doing."""
+        assert self._relay is not None
+        if session.client is not None:
+            if session.pause is not None:
+                session.pause.cancel()
+            client, session.client = session.client, None
+            self._fail(session, client, reason, Phase.WAIT, 0)
+        else:
+            # False means that its outcome is already on the way.
+            self._relay.abort(session.id, reason, reset=reset)
+
+    def close_sessions(self, endpoint: Endpoint, reason: EndReason) -> int:
+        """End all sessions of one endpoint; the number of them."""
+        sessions = self.sessions.of_endpoint(endpoint)
+        for session in sessions:
+            self.abort(session, reason, reset=False)
+        return len(sessions)
+
+    def _crashed(self, session: Session, client: Socket | None) -> None:
+        """The wall: called from an `except` only. Nothing of this session may be left behind."""
+        logger.exception("session %d failed", session.id)
+        if client is not None and client.fileno() != -1:
+            refuse(client, reset=True)
+        if self.sessions.get(session.id) is session:
+            self._end(session, self._local_outcome(session, EndReason.INTERNAL_ERROR, Phase.ROUTE, 0))
+
+    def _fail(self, session: Session, client: Socket, reason: EndReason, phase: Phase, error: int) -> None:
+        refuse(client, reset=session.owner.reset_on_failure)
+        self._end(session, self._local_outcome(session, reason, phase, error))
+
+    def _local_outcome(self, session: Session, reason: EndReason, phase: Phase, error: int) -> Outcome:
+        total_s = self._now() - session.started
+        return Outcome(session.id, reason, phase, 0, 0, None, None, total_s, error, None)
+
+    def _forget_dial(self, session: Session) -> None:
+        if session.dialled_from is not None:
+            self.own_dials.discard(session.dialled_from)
+            session.dialled_from = None
+
+    def _end(self, session: Session, outcome: Outcome) -> None:
+        session.move(State.ENDED)
+        route = session.route
+        self._forget_dial(session)
+        route.ended[outcome.reason] += 1
+        # Counted from the accept, not from the last submit.
+        outcome.total_s = self._now() - session.started
+        route.duration.observe(outcome.total_s)
+        if self.log is not None:
+            self.log(session, outcome, time.time())
+        lease = session.lease
+        if lease is not None:
+            lease.release()
+        self.sessions.remove(session)
+        self._capacity.give_back()
+        session.owner.session_ended()

@@ -1,0 +1,237 @@
+"""The listener: its sockets, and the fast path from accept to a dial.
+
+One reader callback drains `accept` in bounded batches; for each client: admit, route, then the dialer picks, connects and submits.
+Overload (no descriptors, no memory) pauses accepting for a moment, is counted, and ends by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from typing import Final
+
+import _socket
+
+from lbproxy.domain.address import Address
+from lbproxy.domain.session import EndReason, Phase, Rejection
+from lbproxy.domain.strategy import Context
+from lbproxy.proxy.admission import AddressRules, Capacity
+from lbproxy.proxy.dialing import Dialer
+from lbproxy.proxy.options import ListenerOptions
+from lbproxy.proxy.routing import Route, is_mapped, original_destination
+from lbproxy.proxy.sessions import Session
+from lbproxy.proxy.sockets import bound_address, leg_options, refuse, set_options
+
+logger = logging.getLogger(__name__)
+
+ACCEPT_BATCH: Final = 64  # accepts a turn of the loop, so that a flood of clients leaves room for the relay's events
+OVERLOAD_PAUSE_S: Final = 0.1  # as trio and HAProxy: long enough not to spin, short enough not to be felt as an outage
+_OVERLOAD: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# accept(2): a client that has already gone, or a network error pending on its socket; the next one may be well.
+_PASSING: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EINTR,
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.ENONET,
+        errno.EHOSTUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENETUNREACH,
+        errno.EPERM,
+    }
+)
+
+
+class Listener:
+    """Owns its listening sockets from `add` to `close`. Counters are plain integers that survive a reload."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, capacity: Capacity, dialer: Dialer, name: str) -> None:
+        self.name = name
+        self.accepted = 0
+        self.active = 0
+        self.accept_pauses = 0
+        self.rejected: dict[Rejection, int] = dict.fromkeys(Rejection, 0)
+        self.sockets: dict[Address, _socket.socket] = {}
+        self.closing = False
+        self._loop = loop
+        self._capacity = capacity
+        self._dialer = dialer
+        self._listening = False
+        self._overload: asyncio.TimerHandle | None = None
+
+    def configure(self, options: ListenerOptions, route: Route) -> None:
+        """What holds for new connections from now on; live sessions keep what they began with."""
+        self.options = options
+        self.route = route
+        self.reset_on_failure = options.on_failure == "reset"
+        self._rules = AddressRules(options)
+        for address, listening in self.sockets.items():
+            if address.family != "unix":
+                set_options(listening, leg_options(options.tcp))
+            listening.listen(options.backlog)
+        if self._listening or not self.sockets:
+            return
+        self._resume()
+
+    def add(self, address: Address, listening: _socket.socket) -> None:
+        """Take over a bound socket and serve it."""
+        self.sockets[address] = listening
+        if self._listening:
+            self._watch(listening)
+        else:
+            self._resume()
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where it really listens: ports chosen by the kernel filled in."""
+        return [bound_address(listening, address) for address, listening in self.sockets.items()]
+
+    # -- accepting
+
+    def _watch(self, listening: _socket.socket) -> None:
+        self._loop.add_reader(listening.fileno(), self._on_readable, listening)
+
+    def _pause(self) -> None:
+        if self._listening:
+            self._listening = False
+            for listening in self.sockets.values():
+                self._loop.remove_reader(listening.fileno())
+
+    def _resume(self) -> None:
+        if self._listening or self.closing or self._overload is not None:
+            return
+        self._listening = True
+        for listening in self.sockets.values():
+            self._watch(listening)
+
+    def _on_readable(self, listening: _socket.socket) -> None:
+        capacity = self._capacity
+        accept = listening._accept  # type: ignore[attr-defined]  # noqa: SLF001 - the raw accept4, without a wrapper object
+        family = listening.family
+        limit = self.options.max_connections
+        for _ in range(ACCEPT_BATCH):
+            if self.active >= limit or capacity.active >= capacity.limit:
+                self._wait_for_room()
+                return
+            try:
+                fd, peer = accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _PASSING:
+                    continue
+                self._overloaded(error)
+                return
+            self.accepted += 1
+            self._admit(_socket.socket(family, socket.SOCK_STREAM, 0, fd), peer)
+
+    def _wait_for_room(self) -> None:
+        """Let the kernel queue what comes until a session has ended, here or (for the process's limit) anywhere."""
+        self._pause()
+        if self.active < self.options.max_connections:
+            self._capacity.when_free(self._resume)
+
+    def _overloaded(self, error: OSError) -> None:
+        self._pause()
+        self.accept_pauses += 1
+        if error.errno in _OVERLOAD:
+            logger.warning("listener %s: accept paused for %.0f ms: %s", self.name, OVERLOAD_PAUSE_S * 1000, error)
+        else:
+            logger.error("listener %s: accept failed, trying again: %s", self.name, error)
+        self._overload = self._loop.call_later(OVERLOAD_PAUSE_S, self._overload_passed)
+
+    def _overload_passed(self) -> None:
+        self._overload = None
+        self._resume()
+
+    def _admit(self, client: _socket.socket, peer: tuple[str, int] | tuple[str, int, int, int] | str | bytes) -> None:
+        """Take over an accepted socket. The wall of the accept path: what goes wrong here concerns one client."""
+        try:
+            client.setblocking(False)
+            if isinstance(peer, tuple):
+                host, port = peer[0], peer[1]
+                if host.startswith("::ffff:") and is_mapped(host):
+                    host = host[7:]
+                if not self._rules.open_to_all and not self._rules.admits(host):
+                    self._turn_away(client, Rejection.ACL)
+                    return
+            else:
+                host, port = "", 0
+            now = self._loop.time()
+            dialer = self._dialer
+            context = Context(now, dialer.rng, host)
+            session = Session(dialer.sessions.next_id(), self, self.route, host, port, context)
+            # A client that was reset in the backlog is still handed out by accept; it must not cost an upstream connection.
+            gone = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self.active += 1
+        except Exception:
+            logger.exception("listener %s: a connection could not be admitted", self.name)
+            client.close()
+            return
+        if gone:
+            dialer.turn_down(session, client, EndReason.CLIENT_GONE, Phase.ACCEPT, gone)
+        elif self.route.transparent and not self._has_destination(context, client, port):
+            dialer.turn_down(session, client, EndReason.NO_ENDPOINT, Phase.ROUTE, 0)
+        else:
+            dialer.begin(session, client)
+
+    def _has_destination(self, context: Context, client: _socket.socket, port: int) -> bool:
+        """Fill in where the client meant to go. False for a loop: it meant this listener, or is one of our own dials."""
+        if (context.client, port) in self._dialer.own_dials:
+            return False
+        context.destination = original_destination(client)
+        return context.destination is not None
+
+    def _turn_away(self, client: _socket.socket, reason: Rejection) -> None:
+        self.rejected[reason] += 1
+        refuse(client, reset=True)
+
+    # -- from the dialer
+
+    def turned_away_full(self) -> None:
+        self.rejected[Rejection.FULL] += 1
+
+    def session_ended(self) -> None:
+        self.active -= 1
+        if not self._listening and self.active < self.options.max_connections:
+            self._resume()
+
+    # -- closing
+
+    def remove(self, address: Address) -> None:
+        """Stop listening on one address; what was already in its accept queue is served first."""
+        listening = self.sockets[address]
+        if self._listening:
+            self._loop.remove_reader(listening.fileno())
+        self._empty_queue(listening)
+        del self.sockets[address]
+        listening.close()
+
+    def close(self) -> None:
+        """Stop listening altogether. Sessions go on."""
+        for address in list(self.sockets):
+            self.remove(address)
+        self.closing = True
+        self._listening = False
+        self._capacity.forget(self._resume)
+        if self._overload is not None:
+            self._overload.cancel()
+            self._overload = None
+
+    def _empty_queue(self, listening: _socket.socket) -> None:
+        """Closing a listening socket resets what its queue holds, so serve that first, up to the limits."""
+        accept = listening._accept  # type: ignore[attr-defined]  # noqa: SLF001
+        while self.active < self.options.max_connections and self._capacity.active < self._capacity.limit:
+            try:
+                fd, peer = accept()
+            except OSError as error:
+                if error.errno in _PASSING:
+                    continue
+                return
+            self.accepted += 1
+            self._admit(_socket.socket(listening.family, socket.SOCK_STREAM, 0, fd), peer)

@@ -1,0 +1,140 @@
+"""Making sockets: listening ones, dialling ones, and the options both legs carry.
+
+Accepted sockets inherit their options from the listening socket (Linux clones them), so an accept costs no setsockopt.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import errno
+import os
+import socket
+import stat
+from typing import Final
+
+from lbproxy.domain.address import Address, sockaddr
+from lbproxy.proxy.options import ConnectOptions, TcpOptions
+
+FAMILIES: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
+_RESET: Final = b"\x01\0\0\0\0\0\0\0"  # struct linger {1, 0}
+_IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h: choose the port at connect, shared per 4-tuple
+_KEEPALIVE_PROBES: Final = 6
+
+SocketOption = tuple[int, int, int]
+
+
+def leg_options(tcp: TcpOptions) -> tuple[SocketOption, ...]:
+    """The setsockopt triples of a TCP leg. A dead peer is found after keepalive plus six probes a sixth of it apart."""
+    options: list[SocketOption] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+    if tcp.keepalive_s is not None:
+        idle_s = max(1, round(tcp.keepalive_s))
+        options += [
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle_s // _KEEPALIVE_PROBES)),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES),
+        ]
+    if tcp.user_timeout_s is not None:
+        options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(tcp.user_timeout_s * 1000))))
+    if tcp.receive_buffer_bytes is not None:
+        options.append((socket.SOL_SOCKET, socket.SO_RCVBUF, tcp.receive_buffer_bytes))
+    if tcp.send_buffer_bytes is not None:
+        options.append((socket.SOL_SOCKET, socket.SO_SNDBUF, tcp.send_buffer_bytes))
+    if tcp.notsent_lowat_bytes is not None:
+        options.append((socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, tcp.notsent_lowat_bytes))
+    return tuple(options)
+
+
+def open_listening(address: Address, tcp: TcpOptions, backlog: int, *, v6only: bool) -> _socket.socket:
+    """A bound, listening, non-blocking socket; the caller owns it. Raises OSError.
+
+    A unix socket file that nobody listens on is replaced; one with a listener raises EADDRINUSE.
+    """
+    listening = bind(address, tcp, v6only=v6only)
+    try:
+        listening.listen(backlog)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def bind(address: Address, tcp: TcpOptions, *, v6only: bool) -> _socket.socket:
+    """As `open_listening`, without listening yet."""
+    family = FAMILIES[address.family]
+    bound = _socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, 0)
+    try:
+        if family == socket.AF_UNIX:
+            _clear_stale(address.host)
+        else:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only))
+            set_options(bound, leg_options(tcp))
+        bound.bind(sockaddr(address))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def set_options(target: _socket.socket, options: tuple[SocketOption, ...]) -> None:
+    for option in options:
+        target.setsockopt(*option)
+
+
+def _clear_stale(path: str) -> None:
+    if path.startswith("@"):
+        return
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116 - a plain path, no Path needed
+            raise OSError(errno.EADDRINUSE, f"{path} exists and is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        result = probe.connect_ex(path)
+    # EAGAIN means that the owner's backlog is full: somebody is very much there.
+    if result in {0, errno.EAGAIN}:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108
+
+
+def bound_address(listening: _socket.socket, configured: Address) -> Address:
+    """What the kernel made of a bind: tells the port chosen for port 0."""
+    if configured.family == "unix":
+        return configured
+    return Address(configured.host, listening.getsockname()[1], configured.family)
+
+
+def open_dialing(family: int, options: tuple[SocketOption, ...], connect: ConnectOptions) -> _socket.socket:
+    """A non-blocking socket ready to `connect_ex`; the caller owns it. Raises OSError, which is always our own fault."""
+    dialing = _socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, 0)
+    if family == socket.AF_UNIX:
+        return dialing
+    try:
+        for option in options:
+            dialing.setsockopt(*option)
+        if connect.mark is not None:
+            dialing.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, connect.mark)
+        if connect.source is not None:
+            dialing.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            dialing.bind((connect.source, 0))
+    except OSError:
+        dialing.close()
+        raise
+    return dialing
+
+
+def refuse(client: _socket.socket, *, reset: bool) -> None:
+    """Take over a client that nobody will serve: RST or FIN, and close."""
+    if reset:
+        # A unix socket has no RST to give; the option is refused there and the close is an EOF.
+        with contextlib.suppress(OSError):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    else:
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_WR)
+    client.close()
