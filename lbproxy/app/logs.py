@@ -70,4 +70,3 @@ def configure(level: str, line_format: LineFormat, stream: TextIO | None = None)
     logging.raiseExceptions = False
     # What is never shown need not be looked up for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.logAsyncioTasks = False
