@@ -29,6 +29,8 @@ class EffectRunner:
                     endpoint.slot = -1
                 case CloseSessions(upstream=upstream, endpoint=endpoint, reason=reason):
                     number = self._dialer.close_sessions(endpoint, reason)
-                    logger.info("upstream %s: %d sessions of %s closed (%s)", upstream, number, endpoint.label, reason)
+                    logger.info(
+                        "upstream %s: %d sessions of %s closed (%s)", upstream, number, endpoint.label, reason
+                    )
                 case Notice(upstream=upstream, event=event, message=message):
                     logger.info("upstream %s: %s: %s", upstream, event, message)

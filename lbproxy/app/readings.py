@@ -17,7 +17,9 @@ def read(running: Running, build: Mapping[str, str]) -> Reading:
     return Reading(
         build=build,
         listeners=[
-            ListenerReading(name, listener.accepted, listener.active, listener.rejected, listener.accept_pauses)
+            ListenerReading(
+                name, listener.accepted, listener.active, listener.rejected, listener.accept_pauses
+            )
             for name, listener in running.listeners.items()
         ],
         routes=[
@@ -36,7 +38,8 @@ def read(running: Running, build: Mapping[str, str]) -> Reading:
         ],
         reloads=running.reloads,
         last_reload_successful=running.last_reload_successful,
-        access_log_dropped=running.access_log.dropped if running.access_log is not None else 0,
+        access_log_dropped=running.access_log_dropped
+        + (running.access_log.dropped if running.access_log is not None else 0),
         relay={
             "submitted_total": statistics["submitted"],
             "connected_total": statistics["connected"],

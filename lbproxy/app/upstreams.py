@@ -99,7 +99,9 @@ class Upstream:
     def _report(self, membership: Membership) -> None:
         refused = frozenset(m.address for m in membership.members if self._sources.is_own(m.address))
         for address in sorted(refused - self._refused):
-            logger.error("upstream %s: %s is one of our own listeners: refused, it would be a loop", self.name, address)
+            logger.error(
+                "upstream %s: %s is one of our own listeners: refused, it would be a loop", self.name, address
+            )
         self._refused = refused
         kept = tuple(m for m in membership.members if m.address not in refused)
         self._sources.apply(self.pool.apply_membership(Membership(kept), self._sources.clock()))

@@ -75,7 +75,9 @@ class Dialer:
         except Exception:
             self._crashed(session, client)
 
-    def turn_down(self, session: Session, client: Socket, reason: EndReason, phase: Phase, error: int) -> None:
+    def turn_down(
+        self, session: Session, client: Socket, reason: EndReason, phase: Phase, error: int
+    ) -> None:
         """Take over a client that cannot be served, as a session that ends at once."""
         self._capacity.take()
         self.sessions.add(session)
@@ -184,6 +186,7 @@ class Dialer:
         self._forget_dial(session)
         lease.release()
         session.lease = None
+        session.failed_last = endpoint.label
         effects = session.route.pool.dial_failed(endpoint, cause.failure, now)
         if effects:
             self._apply(effects)

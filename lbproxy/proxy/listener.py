@@ -6,13 +6,12 @@ Overload (no descriptors, no memory) pauses accepting for a moment, is counted, 
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import errno
 import logging
 import socket
-from typing import Final
-
-import _socket
+from typing import Final, Literal
 
 from lbproxy.domain.address import Address
 from lbproxy.domain.session import EndReason, Phase, Rejection
@@ -26,8 +25,12 @@ from lbproxy.proxy.sockets import bound_address, leg_options, refuse, set_option
 
 logger = logging.getLogger(__name__)
 
-ACCEPT_BATCH: Final = 64  # accepts a turn of the loop, so that a flood of clients leaves room for the relay's events
-OVERLOAD_PAUSE_S: Final = 0.1  # as trio and HAProxy: long enough not to spin, short enough not to be felt as an outage
+ACCEPT_BATCH: Final = (
+    64  # accepts a turn of the loop, so that a flood of clients leaves room for the relay's events
+)
+OVERLOAD_PAUSE_S: Final = (
+    0.1  # as trio and HAProxy: long enough not to spin, short enough not to be felt as an outage
+)
 _OVERLOAD: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # accept(2): a client that has already gone, or a network error pending on its socket; the next one may be well.
 _PASSING: Final = frozenset(
@@ -50,7 +53,9 @@ _PASSING: Final = frozenset(
 class Listener:
     """Owns its listening sockets from `add` to `close`. Counters are plain integers that survive a reload."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, capacity: Capacity, dialer: Dialer, name: str) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, capacity: Capacity, dialer: Dialer, name: str
+    ) -> None:
         self.name = name
         self.accepted = 0
         self.active = 0
@@ -69,6 +74,7 @@ class Listener:
         self.options = options
         self.route = route
         self.reset_on_failure = options.on_failure == "reset"
+        self.closing = False
         self._rules = AddressRules(options)
         for address, listening in self.sockets.items():
             if address.family != "unix":
@@ -90,6 +96,14 @@ class Listener:
     def addresses(self) -> list[Address]:
         """Where it really listens: ports chosen by the kernel filled in."""
         return [bound_address(listening, address) for address, listening in self.sockets.items()]
+
+    @property
+    def state(self) -> Literal["accepting", "paused", "draining", "unbound"]:
+        if self.closing:
+            return "draining"
+        if not self.sockets:
+            return "unbound"
+        return "accepting" if self._listening else "paused"
 
     # -- accepting
 
@@ -140,7 +154,9 @@ class Listener:
         self._pause()
         self.accept_pauses += 1
         if error.errno in _OVERLOAD:
-            logger.warning("listener %s: accept paused for %.0f ms: %s", self.name, OVERLOAD_PAUSE_S * 1000, error)
+            logger.warning(
+                "listener %s: accept paused for %.0f ms: %s", self.name, OVERLOAD_PAUSE_S * 1000, error
+            )
         else:
             logger.error("listener %s: accept failed, trying again: %s", self.name, error)
         self._overload = self._loop.call_later(OVERLOAD_PAUSE_S, self._overload_passed)
@@ -149,7 +165,9 @@ class Listener:
         self._overload = None
         self._resume()
 
-    def _admit(self, client: _socket.socket, peer: tuple[str, int] | tuple[str, int, int, int] | str | bytes) -> None:
+    def _admit(
+        self, client: _socket.socket, peer: tuple[str, int] | tuple[str, int, int, int] | str | bytes
+    ) -> None:
         """Take over an accepted socket. The wall of the accept path: what goes wrong here concerns one client."""
         try:
             client.setblocking(False)
@@ -211,6 +229,13 @@ class Listener:
         self._empty_queue(listening)
         del self.sockets[address]
         listening.close()
+
+    def hand_over(self, address: Address) -> _socket.socket:
+        """Give up a bound socket with its accept queue, to another listener that owns it from now on."""
+        listening = self.sockets.pop(address)
+        if self._listening:
+            self._loop.remove_reader(listening.fileno())
+        return listening
 
     def close(self) -> None:
         """Stop listening altogether. Sessions go on."""

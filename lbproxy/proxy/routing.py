@@ -33,8 +33,8 @@ class Route:
         "leg_options",
         "listener",
         "pool",
-        "transparent",
         "timeouts",
+        "transparent",
         "upstream",
     )
 

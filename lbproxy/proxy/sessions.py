@@ -34,6 +34,7 @@ class Session:
         "client_port",
         "context",
         "dialled_from",
+        "failed_last",
         "id",
         "lease",
         "owner",
@@ -55,10 +56,20 @@ class Session:
         self.started = context.now
         self.state = State.ROUTED
         self.attempts = 0
+        self.failed_last = ""
         self.lease: Lease | None = None
         self.client: Socket | None = None
         self.pause: asyncio.TimerHandle | None = None
-        self.dialled_from: tuple[str, int] | None = None  # our end of an original_dst dial, for the loop check
+        self.dialled_from: tuple[str, int] | None = (
+            None  # our end of an original_dst dial, for the loop check
+        )
+
+    @property
+    def last_endpoint(self) -> str:
+        """The endpoint in use, else the last one that failed, else ""."""
+        if self.lease is not None:
+            return self.lease.endpoint.label
+        return self.failed_last
 
     def move(self, state: State) -> None:
         """Follow the table of domain/session.py; a move it does not list is a defect here."""

@@ -36,7 +36,9 @@ def leg_options(tcp: TcpOptions) -> tuple[SocketOption, ...]:
             (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES),
         ]
     if tcp.user_timeout_s is not None:
-        options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(tcp.user_timeout_s * 1000))))
+        options.append(
+            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(tcp.user_timeout_s * 1000)))
+        )
     if tcp.receive_buffer_bytes is not None:
         options.append((socket.SOL_SOCKET, socket.SO_RCVBUF, tcp.receive_buffer_bytes))
     if tcp.send_buffer_bytes is not None:

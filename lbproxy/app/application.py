@@ -1,0 +1,274 @@
+"""The composition root: builds every part, wires them, owns the root TaskGroup, the signals and the one pool timer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+
+from lbproxy.accesslog.writer import AccessLog
+from lbproxy.admin.contract import Refused
+from lbproxy.admin.server import AdminServer
+from lbproxy.app import changes, limits, logs
+from lbproxy.app.binds import BindError, inherited_sockets
+from lbproxy.app.draining import drain
+from lbproxy.app.effects import EffectRunner
+from lbproxy.app.operations import AdminOperations
+from lbproxy.app.readings import read
+from lbproxy.app.records import recorder
+from lbproxy.app.reloading import Reloader
+from lbproxy.app.running import Running
+from lbproxy.app.upstreams import Sources
+from lbproxy.config.load import Loaded
+from lbproxy.config.options import LogOptions
+from lbproxy.domain.address import Address
+from lbproxy.domain.effects import Effect
+from lbproxy.metrics.render import render
+from lbproxy.proxy.admission import Capacity
+from lbproxy.proxy.dialing import Dialer
+from lbproxy.relay.aio.relay import AsyncioRelay
+from lbproxy.wire.local import is_local
+from lbproxy.wire.resolver import Resolver
+from lbproxy.wire.systemd import Notifier, inherited
+
+logger = logging.getLogger("lbproxy.app")
+
+
+class StartError(Exception):
+    """The program cannot start; `errors` has a line for each reason. `usage`: the configuration asks for what is not here."""
+
+    def __init__(self, errors: Sequence[str], *, usage: bool = False) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = tuple(errors)
+        self.usage = usage
+
+
+class Application:
+    """One run of the proxy. `reread` reads the configuration again, in a thread; it raises `config.load.ConfigError`."""
+
+    def __init__(self, loaded: Loaded, reread: Callable[[], Loaded], environ: Mapping[str, str]) -> None:
+        self._loaded = loaded
+        self._reread = reread
+        self._environ = environ
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._hangup = asyncio.Event()
+        self._drain_deadline_s: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._advancing = False
+        self._log_options: LogOptions | None = None
+        self.started = asyncio.Event()
+        self.cut = 0
+
+    async def run(self) -> None:
+        """Serve until told to stop, then drain. Raises StartError when nothing could be started."""
+        self._build(asyncio.get_running_loop())
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._serve(group)
+        finally:
+            self._close()
+
+    def stop(self, deadline_s: float | None = None) -> None:
+        """Begin to drain; the second call ends the drain at once."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._drain_deadline_s = deadline_s
+        self._stop.set()
+
+    # -- building
+
+    def _build(self, loop: asyncio.AbstractEventLoop) -> None:
+        configuration = self._loaded.configuration
+        runtime = configuration.runtime
+        if runtime.relay.kind == "native":
+            raise StartError(["runtime.relay: native: this build has no native relay"], usage=True)
+        nofile = limits.raise_fd_limit()
+        capacity = Capacity(
+            limits.max_connections(runtime.max_connections, nofile, limits.memory_limit_bytes())
+        )
+        self._rng = random.Random()
+        self._effects = EffectRunner()
+        dialer = Dialer(loop, capacity, self._rng, self.apply, None)
+        relay = AsyncioRelay(loop, dialer.on_events)
+        dialer.attach(relay)
+        self._effects.attach(relay, dialer)
+        self.running = Running(loop, self._loaded, capacity, dialer, relay)
+        self._notifier = Notifier(self._environ)
+        logger.info(
+            "lbproxy %s: pid %d, Python %s, %s, relay %s, %d open files, at most %d connections",
+            version("lbproxy"),
+            os.getpid(),
+            platform.python_version(),
+            event_loop_name(loop),
+            relay.name,
+            nofile,
+            capacity.limit,
+        )
+
+    def apply(self, effects: Sequence[Effect]) -> None:
+        """Carry out effects, and look again at when the pools' next deadline is."""
+        self._effects(effects)
+        if not self._advancing:
+            self._advancing = True
+            self.running.loop.call_soon(self._advance)
+
+    def _advance(self) -> None:
+        self._advancing = False
+        loop = self.running.loop
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = loop.time()
+        due: list[float] = []
+        for upstream in self.running.upstreams.values():
+            effects, next_due = upstream.pool.advance(now)
+            self._effects(effects)
+            if next_due is not None:
+                due.append(next_due)
+        self.running.forget_departed()
+        if due:
+            self._timer = loop.call_at(max(min(due), now + 0.01), self._advance)
+
+    # -- serving
+
+    async def _serve(self, group: asyncio.TaskGroup) -> None:
+        running, loop = self.running, self.running.loop
+        sources = Sources(group, self.apply, Resolver().resolve, self._is_own, loop.time, self._rng)
+        reloader = Reloader(running, sources, self._reread, self._notifier, self._configured)
+        inherited_now = inherited_sockets(inherited(self._environ))
+        try:
+            changes.apply(running, self._loaded, sources, inherited_now)
+        except BindError as error:
+            raise StartError(error.errors) from error
+        for address, unused in inherited_now.items():
+            logger.warning("inherited socket %s: no listener binds it; closed", address)
+            unused.close()
+        self._configured()
+        operations = AdminOperations(running, self.apply, self.stop, reloader.reload)
+        admin = AdminServer(operations, self._render, self._loaded.configuration.admin)
+        try:
+            await admin.start()
+        except OSError as error:
+            raise StartError([f"admin: {error}"]) from error
+        try:
+            self._tell_started(admin.addresses)
+            side_tasks = [
+                group.create_task(self._follow_hangups(reloader), name="reload on SIGHUP"),
+                group.create_task(self._notifier.watchdog(asyncio.sleep), name="systemd watchdog"),
+            ]
+            with self._signals():
+                await self._stop.wait()
+                self._notifier.stopping()
+                self.cut = await drain(running, self._hurry, self._drain_deadline_s)
+            for task in side_tasks:
+                task.cancel()
+        finally:
+            await admin.close()
+        for upstream in running.upstreams.values():
+            upstream.remove()
+
+    def _configured(self) -> None:
+        """Bring what hangs on the configuration, but on no listener and no upstream, up to date."""
+        options = self.running.loaded.configuration.log
+        logs.configure(options.level, options.format, sys.stderr)
+        previous = self.running.access_log
+        if previous is not None and options == self._log_options:
+            return
+        self._log_options = options
+        if previous is not None:
+            previous.close()
+            self.running.access_log_dropped += previous.dropped
+        access = None
+        if options.access.enabled:
+            kind = logs.chosen(options.format, sys.stderr)
+            access = AccessLog(sys.stderr.fileno(), kind, options.access, self.running.loop.call_later)
+        self.running.access_log = access
+        self.running.dialer.log = recorder(access) if access is not None else None
+
+    async def _render(self, accept: str) -> tuple[list[bytes], str]:
+        return await render(
+            lambda: read(self.running, self._build_labels()),
+            accept,
+            self.running.loaded.configuration.metrics,
+        )
+
+    def _build_labels(self) -> dict[str, str]:
+        return {
+            "version": version("lbproxy"),
+            "python": platform.python_version(),
+            "event_loop": event_loop_name(self.running.loop),
+            "relay": self.running.relay.name,
+        }
+
+    def _is_own(self, address: Address) -> bool:
+        """True for an address that one of our listeners serves: dialling it would be a loop."""
+        for listener in self.running.listeners.values():
+            for own in listener.addresses:
+                if own == address:
+                    return True
+                if (
+                    own.is_wildcard
+                    and own.port == address.port
+                    and address.family != "unix"
+                    and is_local(address.host)
+                ):
+                    return True
+        return False
+
+    def _tell_started(self, admin: Sequence[object]) -> None:
+        for listener in self.running.listeners.values():
+            logger.info(
+                "listener %s: %s -> upstream %s",
+                listener.name,
+                ", ".join(map(str, listener.addresses)),
+                listener.options.upstream,
+            )
+        logger.info("admin: %s", ", ".join(map(str, admin)))
+        if self._loaded.configuration.runtime.state_dir is None:
+            logger.info("runtime.state_dir: none; nothing is kept across restarts")
+        self._notifier.ready()
+        self.started.set()
+
+    async def _follow_hangups(self, reloader: Reloader) -> None:
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            with contextlib.suppress(Refused):  # told in the log and in the metrics already
+                await reloader.reload()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = self.running.loop
+        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._hangup.set}
+        taken = []
+        for number, handler in handlers.items():
+            # Only the main thread of the main interpreter gets signals; elsewhere (a test) `stop` is called directly.
+            with contextlib.suppress(ValueError, RuntimeError):
+                loop.add_signal_handler(number, handler)
+                taken.append(number)
+        try:
+            yield
+        finally:
+            for number in taken:
+                loop.remove_signal_handler(number)
+
+    def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for listener in self.running.listeners.values():
+            listener.close()
+        self.running.relay.close()
+        if self.running.access_log is not None:
+            self.running.access_log.close()
+
+
+def event_loop_name(loop: asyncio.AbstractEventLoop) -> str:
+    return "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"

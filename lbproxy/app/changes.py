@@ -1,0 +1,130 @@
+"""From the configuration in force to another one, as a diff: what is the same is not touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from lbproxy.app.binds import Inherited, open_new
+from lbproxy.app.running import Running
+from lbproxy.app.upstreams import Sources, Upstream
+from lbproxy.config.load import Loaded
+from lbproxy.config.options import Configuration, UpstreamOptions
+from lbproxy.domain.address import Address
+from lbproxy.proxy.listener import Listener
+from lbproxy.proxy.options import ListenerOptions
+from lbproxy.proxy.routing import Route
+
+logger = logging.getLogger("lbproxy.app")
+
+
+def restart_needed(before: Configuration, after: Configuration) -> list[str]:
+    """Keys that differ and cannot change in a running process."""
+    keys = [
+        f"runtime.{field.name.removesuffix('_s')}"
+        for field in dataclasses.fields(before.runtime)
+        if getattr(before.runtime, field.name) != getattr(after.runtime, field.name)
+    ]
+    keys += [
+        f"admin.{key}"
+        for key in ("bind", "metrics_bind")
+        if getattr(before.admin, key) != getattr(after.admin, key)
+    ]
+    return keys
+
+
+def differences(before: Configuration, after: Configuration) -> list[str]:
+    """A line for each listener, upstream or section that differs."""
+    lines = [
+        f"{section}: changed"
+        for section in ("log", "metrics")
+        if getattr(before, section) != getattr(after, section)
+    ]
+    if before.admin.token != after.admin.token:
+        lines.append("admin.token: changed")
+    for kind, old, new in (
+        ("listener", before.listeners, after.listeners),
+        ("upstream", before.upstreams, after.upstreams),
+    ):
+        lines += [f"{kind} {name}: removed" for name in old if name not in new]
+        for name, options in new.items():
+            if name not in old:
+                lines.append(f"{kind} {name}: added")
+            elif options != old[name]:
+                lines += [f"{kind} {name}: {line}" for line in _changed(old[name], options)]
+    return lines
+
+
+def _changed(old: ListenerOptions | UpstreamOptions, new: ListenerOptions | UpstreamOptions) -> list[str]:
+    lines = []
+    if (
+        isinstance(old, UpstreamOptions)
+        and isinstance(new, UpstreamOptions)
+        and old.endpoints != new.endpoints
+    ):
+        before, after = {str(e.target) for e in old.endpoints}, {str(e.target) for e in new.endpoints}
+        lines += [f"endpoint {target} removed" for target in sorted(before - after)]
+        lines += [f"endpoint {target} added" for target in sorted(after - before)]
+        if not lines:
+            lines.append("endpoints changed")
+    for field in dataclasses.fields(old):
+        if field.name != "endpoints" and getattr(old, field.name) != getattr(new, field.name):
+            lines.append(f"{field.name} changed")
+    return lines
+
+
+def apply(running: Running, loaded: Loaded, sources: Sources, inherited: Inherited) -> None:
+    """Make `loaded` the configuration in force. All new addresses are bound before anything else changes.
+
+    Raises BindError with nothing changed.
+    """
+    configuration = loaded.configuration
+    bound = {address: listener for listener in running.listeners.values() for address in listener.sockets}
+    opened = open_new(configuration.listeners, bound, inherited)
+    running.loaded = loaded
+    _apply_upstreams(running, configuration, sources)
+    for name, options in configuration.listeners.items():
+        listener = running.listeners.get(name)
+        if listener is None:
+            listener = Listener(running.loop, running.capacity, running.dialer, name)
+            running.listeners[name] = listener
+        _apply_listener(running, listener, options, bound, opened)
+    for name, listener in running.listeners.items():
+        wanted = configuration.listeners[name].binds if name in configuration.listeners else ()
+        for address in [each for each in listener.sockets if each not in wanted]:
+            listener.remove(address)
+        if name not in configuration.listeners:
+            listener.close()
+    running.forget_departed()
+
+
+def _apply_upstreams(running: Running, configuration: Configuration, sources: Sources) -> None:
+    for name, options in configuration.upstreams.items():
+        upstream = running.upstreams.get(name)
+        if upstream is None:
+            upstream = running.upstreams[name] = Upstream(options, sources)
+        upstream.configure(options)
+    for name, upstream in running.upstreams.items():
+        if name not in configuration.upstreams:
+            upstream.remove()
+
+
+def _apply_listener(
+    running: Running,
+    listener: Listener,
+    options: ListenerOptions,
+    bound: dict[Address, Listener],
+    opened: dict[Address, object],
+) -> None:
+    upstream = running.upstreams[options.upstream]
+    route = running.routes.get((listener.name, upstream.name))
+    if route is None:
+        route = running.routes[listener.name, upstream.name] = Route(listener.name, upstream.pool)
+    route.configure(options.timeouts, options.tcp, upstream.options.connect)
+    listener.configure(options, route)
+    for address in options.binds:
+        if address in listener.sockets:
+            continue
+        # An address that another listener had moves over with its socket and its accept queue.
+        listening = bound[address].hand_over(address) if address in bound else opened[address]
+        listener.add(address, listening)

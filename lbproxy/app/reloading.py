@@ -1,0 +1,80 @@
+"""Reload: read again, compare, apply the difference; one at a time, all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from lbproxy.admin.contract import Refused
+from lbproxy.admin.shapes import ReloadResult
+from lbproxy.app import changes
+from lbproxy.app.binds import BindError
+from lbproxy.app.running import Running
+from lbproxy.app.upstreams import Sources
+from lbproxy.config.load import ConfigError, Loaded
+from lbproxy.wire.systemd import Notifier
+
+logger = logging.getLogger("lbproxy.app")
+
+
+class Reloader:
+    """`reread` runs in a thread, so that a large file does not hold the loop; `applied` is called after a change took hold."""
+
+    def __init__(
+        self,
+        running: Running,
+        sources: Sources,
+        reread: Callable[[], Loaded],
+        notifier: Notifier,
+        applied: Callable[[], None],
+    ) -> None:
+        self._running = running
+        self._sources = sources
+        self._reread = reread
+        self._notifier = notifier
+        self._applied = applied
+        self._turn = asyncio.Lock()
+
+    async def reload(self) -> ReloadResult:
+        """Raises Refused with every error; then nothing has changed."""
+        async with self._turn:
+            if self._running.draining:
+                raise Refused("draining: a configuration is no longer taken")
+            self._notifier.reloading()
+            try:
+                return await self._reload()
+            finally:
+                self._notifier.ready()
+
+    async def _reload(self) -> ReloadResult:
+        running = self._running
+        try:
+            loaded = await asyncio.to_thread(self._reread)
+        except ConfigError as error:
+            raise self._refused("invalid", error.errors) from error
+        before, after = running.loaded.configuration, loaded.configuration
+        restart = changes.restart_needed(before, after)
+        lines = changes.differences(before, after)
+        if lines:
+            try:
+                changes.apply(running, loaded, self._sources, {})
+            except BindError as error:
+                raise self._refused("failed", error.errors) from error
+            self._applied()
+        result = ReloadResult(
+            result="applied" if lines else "unchanged", changes=lines, restart_needed=restart
+        )
+        running.reloads[result["result"]] += 1
+        running.last_reload_successful = True
+        logger.info("reload: %s%s", result["result"], "".join(f"; {line}" for line in lines))
+        for key in restart:
+            logger.warning("reload: %s differs in the file and needs a restart; left as it was", key)
+        return result
+
+    def _refused(self, result: str, errors: tuple[str, ...]) -> Refused:
+        self._running.reloads[result] += 1
+        self._running.last_reload_successful = False
+        for line in errors:
+            logger.error("reload refused, nothing changed: %s", line)
+        return Refused("the configuration is refused; nothing has changed", errors)

@@ -1,0 +1,50 @@
+"""The program's live parts by name, and nothing else: what reload changes, metrics read and operations act on."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from lbproxy.accesslog.writer import AccessLog
+from lbproxy.app.upstreams import Upstream
+from lbproxy.config.load import Loaded
+from lbproxy.proxy.admission import Capacity
+from lbproxy.proxy.dialing import Dialer
+from lbproxy.proxy.listener import Listener
+from lbproxy.proxy.routing import Route
+from lbproxy.relay.contract import Relay
+
+
+@dataclass(slots=True)
+class Running:
+    """Names that left the configuration stay here until their last session has ended (`forget_departed`)."""
+
+    loop: asyncio.AbstractEventLoop
+    loaded: Loaded
+    capacity: Capacity
+    dialer: Dialer
+    relay: Relay
+    access_log: AccessLog | None = None
+    access_log_dropped: int = 0  # by access logs that a reload has replaced
+    listeners: dict[str, Listener] = field(default_factory=dict)
+    upstreams: dict[str, Upstream] = field(default_factory=dict)
+    routes: dict[tuple[str, str], Route] = field(default_factory=dict)
+    reloads: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("applied", "unchanged", "invalid", "failed"), 0)
+    )
+    last_reload_successful: bool = True
+    draining: bool = False
+
+    def forget_departed(self) -> None:
+        """Drop listeners and upstreams that are neither configured nor used by a session."""
+        configuration = self.loaded.configuration
+        for name in [
+            n for n, each in self.listeners.items() if n not in configuration.listeners and not each.active
+        ]:
+            del self.listeners[name]
+        for name, upstream in list(self.upstreams.items()):
+            if name not in configuration.upstreams and not upstream.pool.endpoints():
+                del self.upstreams[name]
+        for listener, upstream_name in list(self.routes):
+            if listener not in self.listeners or upstream_name not in self.upstreams:
+                del self.routes[listener, upstream_name]
