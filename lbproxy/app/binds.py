@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import logging
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,10 @@ from collections.abc import Iterable, Mapping
 from lbproxy.domain.address import Address, AddressError, ip_address, unix_address
 from lbproxy.proxy.options import ListenerOptions
 from lbproxy.proxy.sockets import open_listening
+from lbproxy.wire.local import port_holder
+
+
+logger = logging.getLogger("lbproxy.app")
 
 
 class BindError(Exception):
@@ -71,7 +76,8 @@ def inherited_sockets(sockets: Iterable[tuple[str, socket.socket]]) -> Inherited
                 address = unix_address(text)
             else:
                 address = ip_address(name[0], name[1])
-        except AddressError:
+        except AddressError as error:
+            logger.warning("inherited socket %r: %s; left alone", name, error)
             continue
         raw = _socket.socket(inherited.family, inherited.type, inherited.proto, inherited.detach())
         raw.setblocking(False)

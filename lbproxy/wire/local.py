@@ -1,0 +1,63 @@
+"""What this machine itself holds: whether an address is one of its own, and which process listens on a port."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from lbproxy.domain.address import Address
+
+_LISTEN: Final = "0A"  # TCP_LISTEN in /proc/net/tcp
+
+
+def is_local(ip: str) -> bool:
+    """True when this machine has the address: the kernel binds to those only (no packet is sent)."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((ip, 0))
+    except OSError:
+        return False
+    return True
+
+
+def port_holder(address: Address) -> str | None:
+    """`name (pid N)` of a process that listens on the address's port, as far as /proc tells this user; None when unknown."""
+    inodes = {inode for port, inode in _listening() if port == address.port}
+    if not inodes:
+        return None
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            with os.scandir(process / "fd") as descriptors:
+                held = any(_target(entry.path) in wanted for entry in descriptors)
+            if held:
+                name = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+                return f"{name} (pid {process.name})"
+        except OSError:  # not ours to look into, or already gone
+            continue
+    return None
+
+
+def _target(path: str) -> str:
+    try:
+        return os.readlink(path)  # noqa: PTH115 - thousands of them
+    except OSError:
+        return ""
+
+
+def _listening() -> Iterator[tuple[int, str]]:
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == _LISTEN:
+                yield int(fields[1].rpartition(":")[2], 16), fields[9]
