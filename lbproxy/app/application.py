@@ -271,4 +271,5 @@ class Application:
 
 
 def event_loop_name(loop: asyncio.AbstractEventLoop) -> str:
+    """`uvloop` or `asyncio`, as metrics and the version command name it."""
     return "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"

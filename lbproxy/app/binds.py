@@ -45,9 +45,11 @@ def open_new(
         if address in known or address in opened:
             continue
         try:
-            opened[address] = inherited.pop(address, None) or open_listening(
-                address, options.tcp, options.backlog, v6only=address.port != 0 and address.port in ipv4_ports
-            )
+            if address in inherited:
+                opened[address] = inherited.pop(address)
+            else:
+                v6only = address.port != 0 and address.port in ipv4_ports
+                opened[address] = open_listening(address, options.tcp, options.backlog, v6only=v6only)
         except OSError as error:
             errors.append(f"listener {options.name}: cannot bind {address}: {_explain(error, address)}")
     if errors:

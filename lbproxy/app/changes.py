@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import dataclasses
 import logging
 
@@ -114,7 +115,7 @@ def _apply_listener(
     listener: Listener,
     options: ListenerOptions,
     bound: dict[Address, Listener],
-    opened: dict[Address, object],
+    opened: dict[Address, _socket.socket],
 ) -> None:
     upstream = running.upstreams[options.upstream]
     route = running.routes.get((listener.name, upstream.name))

@@ -36,10 +36,8 @@ def reserve_fds(nofile: int) -> int:
 
 def memory_limit_bytes() -> int:
     """The least of the machine's memory and this cgroup's limit."""
-    limits = []
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("MemTotal:"):
-            limits.append(int(line.split()[1]) * 1024)
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    limits = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")]
     for name in _CGROUP_LIMITS:
         path = Path(name)
         text = path.read_text(encoding="ascii").strip() if path.exists() else "max"

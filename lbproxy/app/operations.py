@@ -55,9 +55,11 @@ class AdminOperations:
         running = self._running
         configuration = running.loaded.configuration
         reasons = ["draining"] if running.draining else []
-        for name in configuration.listeners:
-            if not running.listeners[name].sockets:
-                reasons.append(f"listener {name} is not bound")
+        reasons += [
+            f"listener {name} is not bound"
+            for name in configuration.listeners
+            if not running.listeners[name].sockets
+        ]
         usable = {name: running.upstreams[name].pool.usable > 0 for name in configuration.upstreams}
         unusable = [f"upstream {name} has no usable endpoint" for name, well in usable.items() if not well]
         if strict or (usable and not any(usable.values())):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from lbproxy.app.running import Running
 from lbproxy.domain.endpoint import Endpoint
@@ -18,12 +19,12 @@ def read(running: Running, build: Mapping[str, str]) -> Reading:
         build=build,
         listeners=[
             ListenerReading(
-                name, listener.accepted, listener.active, listener.rejected, listener.accept_pauses
+                name, listener.accepted, listener.active, _named(listener.rejected), listener.accept_pauses
             )
             for name, listener in running.listeners.items()
         ],
         routes=[
-            RouteReading(listener, upstream, route.ended, route.duration)
+            RouteReading(listener, upstream, _named(route.ended), route.duration)
             for (listener, upstream), route in running.routes.items()
         ],
         upstreams=[
@@ -52,13 +53,18 @@ def read(running: Running, build: Mapping[str, str]) -> Reading:
     )
 
 
+def _named(counts: Mapping[Any, int]) -> dict[str, int]:
+    return {str(name): count for name, count in counts.items()}
+
+
 def read_endpoint(running: Running, endpoint: Endpoint) -> EndpointReading:
+    """One endpoint with its live byte counts."""
     counted = running.relay.read_slot(endpoint.slot)
     return EndpointReading(
         endpoint.label,
         endpoint.total,
         endpoint.active,
-        endpoint.connect_failures,
+        _named(endpoint.connect_failures),
         counted.sent_bytes,
         counted.received_bytes,
         not endpoint.ineligible,

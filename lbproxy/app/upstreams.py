@@ -25,6 +25,7 @@ RESTART: Final = Backoff(base_s=1.0, cap_s=30.0, floor_s=0.5)
 
 
 def make_strategy(options: StrategyOptions) -> Strategy:
+    """What a pool asks for when its strategy is new or has changed."""
     return make(options.type, options.choices)
 
 

@@ -72,7 +72,7 @@ class Dialer:
         self.sessions.add(session)
         try:
             self._dial(session, client)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the wall around a session
             self._crashed(session, client)
 
     def turn_down(
@@ -162,7 +162,7 @@ class Dialer:
             return
         try:
             self._dial(session, client)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the wall around a session
             self._crashed(session, client)
 
     def _try_again(self, session: Session, client: Socket, cause: DialCause, error: int) -> bool:
@@ -207,9 +207,11 @@ class Dialer:
                     assert isinstance(event, Outcome)
                     self._outcome(session, event)
             except Exception:
-                logger.exception("session %d failed on a relay event", session.id)
-                if session.id in self.sessions and isinstance(event, Outcome):
+                if isinstance(event, Outcome):
                     self._crashed(session, event.client)
+                else:
+                    logger.exception("session %d failed once connected", session.id)
+                    self.abort(session, EndReason.INTERNAL_ERROR, reset=True)
 
     def _connected(self, session: Session, connect_s: float) -> None:
         lease = session.lease
@@ -223,6 +225,9 @@ class Dialer:
         client = outcome.client
         if client is None:
             self._end(session, outcome)
+            return
+        if session.doomed is not None:
+            self._fail(session, client, session.doomed, Phase.CONNECT, outcome.errno)
             return
         lease = session.lease
         assert lease is not None
@@ -242,9 +247,9 @@ class Dialer:
                 session.pause.cancel()
             client, session.client = session.client, None
             self._fail(session, client, reason, Phase.WAIT, 0)
-        else:
-            # False means that its outcome is already on the way.
-            self._relay.abort(session.id, reason, reset=reset)
+        elif not self._relay.abort(session.id, reason, reset=reset):
+            # Its outcome is already on the way; should that give the client back, nothing more is tried.
+            session.doomed = reason
 
     def close_sessions(self, endpoint: Endpoint, reason: EndReason) -> int:
         """End all sessions of one endpoint; the number of them."""
@@ -254,11 +259,10 @@ class Dialer:
         return len(sessions)
 
     def _crashed(self, session: Session, client: Socket | None) -> None:
-        """The wall: called from an `except` only. Nothing of this session may be left behind."""
-        logger.exception("session %d failed", session.id)
+        """The wall: called while an exception is handled. Nothing of this session may be left behind."""
+        logger.error("session %d failed", session.id, exc_info=True)
         if client is not None and client.fileno() != -1:
             refuse(client, reset=True)
-        if self.sessions.get(session.id) is session:
             self._end(session, self._local_outcome(session, EndReason.INTERNAL_ERROR, Phase.ROUTE, 0))
 
     def _fail(self, session: Session, client: Socket, reason: EndReason, phase: Phase, error: int) -> None:
@@ -275,18 +279,20 @@ class Dialer:
             session.dialled_from = None
 
     def _end(self, session: Session, outcome: Outcome) -> None:
+        if self.sessions.get(session.id) is not session:
+            return  # the wall met a session that had ended before the defect
         session.move(State.ENDED)
         route = session.route
+        self.sessions.remove(session)
         self._forget_dial(session)
         route.ended[outcome.reason] += 1
         # Counted from the accept, not from the last submit.
         outcome.total_s = self._now() - session.started
         route.duration.observe(outcome.total_s)
-        if self.log is not None:
-            self.log(session, outcome, time.time())
         lease = session.lease
         if lease is not None:
             lease.release()
-        self.sessions.remove(session)
         self._capacity.give_back()
         session.owner.session_ended()
+        if self.log is not None:
+            self.log(session, outcome, time.time())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from lbproxy.domain.endpoint import Endpoint
-from lbproxy.domain.session import MOVES, State
+from lbproxy.domain.session import MOVES, EndReason, State
 from lbproxy.domain.strategy import Context
 from lbproxy.pool.lease import Lease
 from lbproxy.proxy.routing import Route
@@ -33,6 +33,7 @@ class Session:
         "client_host",
         "client_port",
         "context",
+        "doomed",
         "dialled_from",
         "failed_last",
         "id",
@@ -59,6 +60,7 @@ class Session:
         self.failed_last = ""
         self.lease: Lease | None = None
         self.client: Socket | None = None
+        self.doomed: EndReason | None = None  # aborted while an event of the relay was on its way
         self.pause: asyncio.TimerHandle | None = None
         self.dialled_from: tuple[str, int] | None = (
             None  # our end of an original_dst dial, for the loop check

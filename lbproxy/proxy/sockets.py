@@ -82,6 +82,7 @@ def bind(address: Address, tcp: TcpOptions, *, v6only: bool) -> _socket.socket:
 
 
 def set_options(target: _socket.socket, options: tuple[SocketOption, ...]) -> None:
+    """Set them one by one. Raises OSError at the first that is refused."""
     for option in options:
         target.setsockopt(*option)
 
