@@ -89,8 +89,8 @@ class Operations(Protocol):
     def undrain_upstream(self, upstream: str) -> UpstreamStatus:
         """Lifts every drain in the upstream, also those of single endpoints. Raises NotFound."""
 
-    def drain(self, *, deadline_s: float | None = None) -> None:
-        """Begin to drain the process, as SIGTERM does; a deadline stands in for `runtime.drain_timeout`. Twice is fine."""
+    def drain(self) -> None:
+        """Begin to drain the process, as SIGTERM does. Called again, it does nothing."""
 
     async def reload(self) -> ReloadResult:
         """Read the configuration again and apply the difference. Raises Refused with every error in it (`errors`); then

@@ -1,0 +1,131 @@
+"""The admin interface's life: its sockets, its HTTP server, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Final
+
+from aiohttp import web
+
+from lbproxy.admin.binding import bound_address, inode, listen, remove, require_safe
+from lbproxy.admin.contract import Operations, RenderMetrics
+from lbproxy.admin.guards import Places, guard, wall
+from lbproxy.admin.options import AdminOptions
+from lbproxy.admin.requests import BODY_BYTES, BODY_WITHIN_S
+from lbproxy.admin.routes import ApiRoutes, PublicRoutes
+from lbproxy.domain.address import Address
+
+API_REQUESTS: Final = 8
+METRICS_RENDERS: Final = 2
+PLACE_WITHIN_S: Final = 2.0
+CONNECTIONS: Final = 128
+"""Open connections a socket; more are closed at once, so that nobody's descriptors run out over this."""
+IDLE_S: Final = 75.0
+"""An open connection without a whole request head: longer than the usual pause between two scrapes."""
+CLOSE_WITHIN_S: Final = 2.0
+
+# What aiohttp itself has to say (a request that is no HTTP) goes one level down: a scanner must not fill the log.
+_http_log = logging.getLogger("lbproxy.admin.http")
+
+
+class AdminServer:
+    """Owns its listening sockets and every connection to them, from `start` to `close`.
+
+    `operations` may be asked as soon as `start` has been called.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        metrics: RenderMetrics,
+        options: AdminOptions,
+        *,
+        body_within_s: float = BODY_WITHIN_S,
+    ) -> None:
+        self._operations = operations
+        self._metrics = metrics
+        self._options = options
+        self._body_within_s = body_within_s
+        self._stack = AsyncExitStack()
+        self._addresses: list[Address] = []
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """As bound: `bind` first, then `metrics_bind` where there is one. Empty before `start` and after `close`."""
+        return tuple(self._addresses)
+
+    async def start(self) -> None:
+        """Listen and serve. Raises OSError when an address cannot be bound, UnsafeBindError when it must not; then nothing
+        is left open."""
+        options = self._options
+        require_safe(options.bind, token=options.token is not None)
+        renders = Places(METRICS_RENDERS, PLACE_WITHIN_S)
+        public = PublicRoutes(self._operations, self._metrics, renders)
+        guarded = guard(
+            options.token,
+            browsers=options.bind.family != "unix",
+            places=Places(API_REQUESTS, PLACE_WITHIN_S),
+            body_within_s=self._body_within_s,
+        )
+        app = web.Application(middlewares=[wall, guarded], client_max_size=BODY_BYTES)
+        public.add_to(app)
+        ApiRoutes(self._operations).add_to(app)
+        try:
+            await self._serve(app, options.bind)
+            if options.metrics_bind is not None:
+                bare = web.Application(middlewares=[wall], client_max_size=BODY_BYTES)
+                public.add_to(bare)
+                await self._serve(bare, options.metrics_bind)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Stop listening, give requests a moment to end, cut what is left. Idempotent."""
+        self._addresses.clear()
+        await self._stack.aclose()
+
+    async def _serve(self, app: web.Application, address: Address) -> None:
+        loop = asyncio.get_running_loop()
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=CLOSE_WITHIN_S,
+            keepalive_timeout=IDLE_S,
+            lingering_time=CLOSE_WITHIN_S,
+            logger=_http_log,
+        )
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        listener = listen(address)
+        try:
+            self._stack.callback(remove, address, inode(address))
+            accept = _limited(runner)
+            if address.family == "unix":
+                server = await loop.create_unix_server(accept, sock=listener)
+            else:
+                server = await loop.create_server(accept, sock=listener)
+        except BaseException:
+            listener.close()
+            raise
+        self._stack.callback(server.close)
+        self._addresses.append(bound_address(listener, address))
+
+
+class _TurnedAway(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def _limited(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
+    def accept() -> asyncio.BaseProtocol:
+        server = runner.server
+        if server is None or len(server.connections) >= CONNECTIONS:
+            return _TurnedAway()
+        return server()
+
+    return accept
