@@ -14,7 +14,6 @@ from lbproxy.proxy.options import ListenerOptions
 from lbproxy.proxy.sockets import open_listening
 from lbproxy.wire.local import port_holder
 
-
 logger = logging.getLogger("lbproxy.app")
 
 

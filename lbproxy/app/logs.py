@@ -56,15 +56,18 @@ class JsonLine(logging.Formatter):
         return json.dumps(fields).replace("\x7f", "\\u007f")
 
 
-def configure(level: str, line_format: LineFormat, stream: TextIO | None = None) -> None:
-    """Send everything from `level` up to `stream` (stderr) through the root logger. Replaces what an earlier call set.
+def chosen(line_format: LineFormat, stream: TextIO) -> Literal["json", "text"]:
+    """The format in force: `auto` is JSON unless the stream is a terminal."""
+    if line_format == "auto":
+        return "text" if stream.isatty() else "json"
+    return line_format
 
-    `auto` is JSON unless the stream is a terminal.
-    """
+
+def configure(level: str, line_format: LineFormat, stream: TextIO | None = None) -> None:
+    """Send everything from `level` up to `stream` (stderr) through the root logger. Replaces what an earlier call set."""
     stream = sys.stderr if stream is None else stream
-    as_json = not stream.isatty() if line_format == "auto" else line_format == "json"
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLine() if as_json else TextLine())
+    handler.setFormatter(JsonLine() if chosen(line_format, stream) == "json" else TextLine())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # A log line that cannot be written (a full disk, a closed pipe) must not print a traceback to the same place.
     logging.raiseExceptions = False

@@ -102,7 +102,8 @@ class Dialer:
                 failure = error.errno or 0
                 cause = local_cause(failure)
                 if cause.reason is EndReason.INTERNAL_ERROR:
-                    logger.error("upstream %s: cannot make a socket to dial from: %s", route.upstream, error)
+                    message = "upstream %s: cannot make a socket to dial from: %s"
+                    logger.error(message, route.upstream, error)  # noqa: TRY400 - the words say it all
             else:
                 failure = upstream.connect_ex(lease.sockaddr)
                 if failure in {0, errno.EINPROGRESS}:
@@ -260,7 +261,7 @@ class Dialer:
 
     def _crashed(self, session: Session, client: Socket | None) -> None:
         """The wall: called while an exception is handled. Nothing of this session may be left behind."""
-        logger.error("session %d failed", session.id, exc_info=True)
+        logger.exception("session %d failed", session.id)  # noqa: LOG004 - its callers are except clauses
         if client is not None and client.fileno() != -1:
             refuse(client, reset=True)
             self._end(session, self._local_outcome(session, EndReason.INTERNAL_ERROR, Phase.ROUTE, 0))
