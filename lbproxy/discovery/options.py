@@ -18,4 +18,4 @@ class StaticEndpoint:
     zone: str | None = None
     priority: int = 0
     max_connections: int | None = None
-    metadata: Mapping[str, str] = field(default=NO_METADATA, hash=False)
+    metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)

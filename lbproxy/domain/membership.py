@@ -23,7 +23,7 @@ class Member:
     priority: int = 0
     zone: str | None = None
     max_connections: int | None = None
-    metadata: Mapping[str, str] = field(default=NO_METADATA, compare=True, hash=False)
+    metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

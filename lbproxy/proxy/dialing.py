@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from lbproxy.domain.address import sockaddr
 from lbproxy.domain.backoff import Backoff
 from lbproxy.domain.effects import Effect
 from lbproxy.domain.endpoint import Endpoint
@@ -105,7 +106,8 @@ class Dialer:
                     message = "upstream %s: cannot make a socket to dial from: %s"
                     logger.error(message, route.upstream, error)  # noqa: TRY400 - the words say it all
             else:
-                failure = upstream.connect_ex(lease.sockaddr)
+                target = endpoint.sockaddr if address is endpoint.address else sockaddr(address)
+                failure = upstream.connect_ex(target)
                 if failure in {0, errno.EINPROGRESS}:
                     session.move(State.DIALING)
                     self._submit(session, client, upstream, endpoint)

@@ -1,0 +1,194 @@
+"""What a client sees of upstreams that refuse, hang, are full or come back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+
+from lbproxy.domain.errors import ConnectFailure
+from lbproxy.domain.membership import Member
+from lbproxy.domain.session import EndReason, Phase, Rejection
+from lbproxy.proxy.options import ConnectOptions, ListenerOptions
+from tests.proxy.rig import address_of, listening_socket, peers, receive, receive_all, refusing, running
+
+pytestmark = pytest.mark.both_loops
+
+
+async def test_bytes_go_both_ways_and_the_session_is_counted_once() -> None:
+    loop = asyncio.get_running_loop()
+    async with peers(b"a") as up, running() as rig:
+        rig.start([address_of(up[b"a"].listening)])
+        with await rig.connect() as client:
+            await loop.sock_sendall(client, b"hello")
+            assert await receive(loop, client, 6) == b"ahello"
+            client.shutdown(socket.SHUT_WR)
+            assert await receive_all(loop, client) == b""
+        [ended] = await rig.until_ended(1)
+        assert (ended.reason, ended.sent_bytes, ended.received_bytes) == (EndReason.CLIENT_EOF, 5, 6)
+        assert (rig.listener.accepted, rig.listener.active, ended.attempts) == (1, 0, 1)
+        assert rig.route.ended[EndReason.CLIENT_EOF] == 1
+        [endpoint] = rig.pool.endpoints()
+        assert (endpoint.total, endpoint.active) == (1, 0)
+
+
+async def test_equal_endpoints_share_equally() -> None:
+    """L1, with 100 connections; the 1,000 of the interface are in the end-to-end tests."""
+    loop = asyncio.get_running_loop()
+    async with peers(b"a", b"b", b"c", b"d") as up, running() as rig:
+        rig.start([address_of(each.listening) for each in up.values()])
+        for _ in range(100):
+            with await rig.connect() as client:
+                client.shutdown(socket.SHUT_WR)
+                await receive_all(loop, client)
+        assert [each.accepted for each in up.values()] == [25, 25, 25, 25]
+        await rig.until_ended(100)
+
+
+async def test_a_refused_dial_goes_to_another_endpoint_and_the_client_sees_nothing_of_it() -> None:
+    """D1."""
+    loop = asyncio.get_running_loop()
+    async with peers(b"ok") as up, running() as rig:
+        with refusing() as gone:
+            rig.start([gone, address_of(up[b"ok"].listening)])
+            with await rig.connect() as client:
+                client.shutdown(socket.SHUT_WR)
+                assert await receive_all(loop, client) == b"ok"
+            [ended] = await rig.until_ended(1)
+        assert ended.attempts == 2
+        assert rig.pool.endpoints()[0].connect_failures == {ConnectFailure.REFUSED: 1}
+        assert rig.pool.endpoints()[0].failure_streak == 1
+
+
+@pytest.mark.parametrize(("on_failure", "reset"), [("reset", True), ("close", False)])
+async def test_when_all_refuse_the_client_is_told_as_configured(on_failure: str, reset: bool) -> None:
+    """D2."""
+    loop = asyncio.get_running_loop()
+    async with running() as rig:
+        with refusing() as one, refusing() as two:
+            options = ListenerOptions("in", (), "up", on_failure=on_failure)  # type: ignore[arg-type]
+            rig.start([one, two], options, ConnectOptions(attempts=2))
+            told = pytest.raises(ConnectionResetError) if reset else contextlib.nullcontext()
+            with await rig.connect() as client, told:
+                assert await receive_all(loop, client) == b""
+            [ended] = await rig.until_ended(1)
+        assert (ended.reason, ended.phase, ended.attempts) == (EndReason.CONNECT_REFUSED, Phase.CONNECT, 2)
+        assert [sum(e.connect_failures.values()) for e in rig.pool.endpoints()] == [1, 1]
+
+
+async def test_no_endpoint_is_tried_twice_while_others_are_left() -> None:
+    loop = asyncio.get_running_loop()
+    async with running() as rig:
+        with refusing() as one, refusing() as two, refusing() as three:
+            rig.start([one, two, three], connect=ConnectOptions(attempts=3))
+            with await rig.connect() as client, contextlib.suppress(ConnectionResetError):
+                await receive_all(loop, client)
+            await rig.until_ended(1)
+        assert [e.connect_failures for e in rig.pool.endpoints()] == [{ConnectFailure.REFUSED: 1}] * 3
+
+
+async def test_a_single_endpoint_that_comes_back_within_the_pause_serves_the_client() -> None:
+    loop = asyncio.get_running_loop()
+    async with running() as rig:
+        with refusing() as address:
+            rig.start([address], connect=ConnectOptions(attempts=10, budget_s=8))
+            client = await rig.connect()
+            async with asyncio.timeout(5):
+                while not rig.pool.endpoints()[0].failure_streak:  # noqa: ASYNC110 - the pool tells nobody
+                    await asyncio.sleep(0)
+        with listening_socket(address) as upstream, client:
+            server, _ = await loop.sock_accept(upstream)
+            with server:
+                await loop.sock_sendall(server, b"back")
+            assert await receive(loop, client, 4) == b"back"
+            client.shutdown(socket.SHUT_WR)
+        [ended] = await rig.until_ended(1)
+        assert ended.attempts >= 2
+        assert rig.pool.endpoints()[0].failure_streak == 0
+
+
+async def test_the_budget_ends_a_session_whose_only_endpoint_keeps_refusing() -> None:
+    loop = asyncio.get_running_loop()
+    async with running() as rig:
+        with refusing() as address:
+            rig.start([address], connect=ConnectOptions(attempts=100, budget_s=0.3))
+            began = loop.time()
+            with await rig.connect() as client, pytest.raises(ConnectionResetError):
+                await receive_all(loop, client)
+            [ended] = await rig.until_ended(1)
+        assert ended.reason is EndReason.CONNECT_BUDGET
+        assert loop.time() - began < 3
+
+
+async def test_an_endpoint_that_does_not_answer_costs_one_connect_timeout() -> None:
+    """D3: a full accept queue drops the SYN, as a blackhole does."""
+    loop = asyncio.get_running_loop()
+    async with peers(b"ok") as up, running() as rig:
+        with listening_socket(backlog=0) as hole, contextlib.ExitStack() as fill:
+            for _ in range(2):
+                filler = fill.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(hole.getsockname())
+            members = [address_of(hole), address_of(up[b"ok"].listening)]
+            rig.start(members, connect=ConnectOptions(timeout_s=0.2))
+            with await rig.connect() as client:
+                client.shutdown(socket.SHUT_WR)
+                assert await receive_all(loop, client) == b"ok"
+            [ended] = await rig.until_ended(1)
+        assert ended.attempts == 2
+        assert rig.pool.endpoints()[0].connect_failures == {ConnectFailure.TIMEOUT: 1}
+
+
+async def test_without_an_endpoint_the_client_is_closed_at_once() -> None:
+    loop = asyncio.get_running_loop()
+    async with running() as rig:
+        rig.start([])
+        with await rig.connect() as client, pytest.raises(ConnectionResetError):
+            await receive_all(loop, client)
+        [ended] = await rig.until_ended(1)
+        assert (ended.reason, ended.phase, ended.attempts) == (EndReason.NO_ENDPOINT, Phase.ROUTE, 0)
+
+
+async def test_when_every_endpoint_is_full_the_client_is_turned_away_and_counted() -> None:
+    loop = asyncio.get_running_loop()
+    async with peers(b"a") as up, running() as rig:
+        rig.start([Member(address_of(up[b"a"].listening), max_connections=1)])
+        with await rig.connect() as first:
+            assert await receive(loop, first, 1) == b"a"
+            with await rig.connect() as second, pytest.raises(ConnectionResetError):
+                await receive_all(loop, second)
+        await rig.until_ended(2)
+        assert rig.listener.rejected[Rejection.FULL] == 1
+        assert rig.route.ended[EndReason.FULL] == 1
+
+
+async def test_a_local_failure_is_never_held_against_the_endpoint() -> None:
+    """A source address that this machine does not have: no packet leaves."""
+    loop = asyncio.get_running_loop()
+    async with peers(b"a") as up, running() as rig:
+        rig.start([address_of(up[b"a"].listening)], connect=ConnectOptions(source="192.0.2.1", attempts=1))
+        with await rig.connect() as client, pytest.raises(ConnectionResetError):
+            await receive_all(loop, client)
+        [ended] = await rig.until_ended(1)
+        assert ended.reason is EndReason.LOCAL_PORTS
+        [endpoint] = rig.pool.endpoints()
+        assert (endpoint.failure_streak, endpoint.connect_failures) == (0, {ConnectFailure.LOCAL: 1})
+        assert up[b"a"].accepted == 0
+
+
+async def test_a_defect_in_one_session_ends_that_session_alone(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.get_running_loop()
+    async with peers(b"a") as up, running() as rig:
+        rig.start([address_of(up[b"a"].listening)])
+        acquire, rig.pool.acquire = rig.pool.acquire, None  # type: ignore[method-assign,assignment]
+        with await rig.connect() as client, pytest.raises(ConnectionResetError):
+            await receive_all(loop, client)
+        rig.pool.acquire = acquire  # type: ignore[method-assign]
+        with await rig.connect() as client:
+            client.shutdown(socket.SHUT_WR)
+            assert await receive_all(loop, client) == b"a"
+        first, second = await rig.until_ended(2)
+        assert (first.reason, second.reason) == (EndReason.INTERNAL_ERROR, EndReason.CLIENT_EOF)
+        assert "session 1 failed" in caplog.text

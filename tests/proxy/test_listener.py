@@ -1,0 +1,201 @@
+"""What the listener does with the crowd at its door."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from lbproxy.domain.address import ip_address, unix_address
+from lbproxy.domain.session import EndReason, Phase, Rejection
+from lbproxy.proxy.options import ListenerOptions
+from tests.proxy.rig import address_of, listening_socket, peers, receive, receive_all, running
+
+pytestmark = pytest.mark.both_loops
+
+LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+def rules(allow: list[str], deny: list[str]) -> ListenerOptions:
+    return ListenerOptions(
+        "in", (), "up", allow=tuple(map(ip_network, allow)), deny=tuple(map(ip_network, deny))
+    )
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "source", "admitted"),
+    [
+        ([], [], "127.0.0.2", True),
+        (["127.0.0.0/30"], [], "127.0.0.2", True),
+        (["127.0.0.0/30"], [], "127.0.0.9", False),
+        ([], ["127.0.0.2/32"], "127.0.0.2", False),
+        ([], ["127.0.0.2/32"], "127.0.0.3", True),
+        (["127.0.0.0/8"], ["127.0.0.2/32"], "127.0.0.2", False),
+        (["::1/128"], [], "127.0.0.1", False),
+    ],
+)
+async def test_address_rules(allow: list[str], deny: list[str], source: str, admitted: bool) -> None:
+    loop = asyncio.get_running_loop()
+    async with peers(b"a") as up, running() as rig:
+        rig.start([address_of(up[b"a"].listening)], rules(allow, deny))
+        with await rig.connect(source) as client:
+            if admitted:
+                assert await receive(loop, client, 1) == b"a"
+            else:
+                with pytest.raises(ConnectionResetError):
+                    await receive_all(loop, client)
+        assert rig.listener.rejected[Rejection.ACL] == (not admitted)
+
+
+async def test_a_mapped_client_matches_ipv4_rules_and_is_named_as_ipv4() -> None:
+    """J1: an IPv4 client of a dual-stack socket."""
+    loop = asyncio.get_running_loop()
+    async with peers(b"a") as up, running() as rig:
+        rig.start([address_of(up[b"a"].listening)], rules(["127.0.0.0/8"], []), bind=ip_address("::", 0))
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", rig.address.port))
+            client.shutdown(socket.SHUT_WR)
+            assert await receive_all(loop, client) == b"a"
+        [ended] = await rig.until_ended(1)
+        assert ended.client == "127.0.0.1"
+
+
+@pytest.mark.parametrize("name", ["@lbproxy-test-{}", "file"])
+async def test_unix_sockets_on_both_sides(name: str, tmp_path: Path) -> None:
+    """J4: abstract and in the file system."""
+    loop = asyncio.get_running_loop()
+    inside, outside = (
+        unix_address(str(tmp_path / side) if name == "file" else name.format(f"{id(tmp_path)}-{side}"))
+        for side in ("in", "out")
+    )
+    async with peers(b"u", at=outside), running() as rig:
+        rig.start([outside], bind=inside)
+        with await rig.connect() as client:
+            await loop.sock_sendall(client, b"hello")
+            client.shutdown(socket.SHUT_WR)
+            assert await receive_all(loop, client) == b"uhello"
+        [ended] = await rig.until_ended(1)
+        assert (ended.reason, ended.client) == (EndReason.CLIENT_EOF, "")
+
+
+async def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
+    path = unix_address(str(tmp_path / "s"))
+    listening_socket(path).close()
+    async with running() as rig:
+        rig.start([], bind=path)
+        async with running() as second:
+            with pytest.raises(OSError, match="in use"):
+                second.start([], bind=path)
+
+
+@pytest.mark.parametrize("whose", ["listener", "process"])
+async def test_at_max_connections_the_kernel_queues_and_everybody_is_served_in_turn(whose: str) -> None:
+    loop = asyncio.get_running_loop()
+    async with peers(b"a") as up, running(limit=2 if whose == "process" else 1000) as rig:
+        options = ListenerOptions("in", (), "up", max_connections=2 if whose == "listener" else 1000)
+        rig.start([address_of(up[b"a"].listening)], options)
+        clients = [await rig.connect() for _ in range(6)]
+        for client in clients[:2]:
+            assert await receive(loop, client, 1) == b"a"
+        assert (rig.listener.active, rig.listener.accepted, rig.listener.state) == (2, 2, "paused")
+        for client in clients:
+            with client:
+                client.shutdown(socket.SHUT_WR)
+                assert (await receive_all(loop, client))[-1:] in {b"a", b""}
+        await rig.until_ended(6)
+        assert rig.listener.accepted == 6
+        assert sum(rig.listener.rejected.values()) == 0
+        assert rig.listener.state == "accepting"
+
+
+async def test_a_client_reset_in_the_backlog_costs_no_upstream_connection() -> None:
+    """C7."""
+    loop = asyncio.get_running_loop()
+    async with peers(b"a") as up, running() as rig:
+        rig.start([address_of(up[b"a"].listening)])
+        with socket.socket() as client:
+            client.connect((rig.address.host, rig.address.port))  # blocking: the loop has no chance to accept
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+        [ended] = await rig.until_ended(1)
+        assert (ended.reason, ended.phase, ended.attempts) == (EndReason.CLIENT_GONE, Phase.ACCEPT, 0)
+        assert ended.errno == errno.ECONNRESET
+        with await rig.connect() as client:
+            assert await receive(loop, client, 1) == b"a"
+        assert up[b"a"].accepted == 1
+
+
+class Accepting:
+    """Stands in for a listening socket: fails as scripted, then accepts for real."""
+
+    def __init__(self, real: socket.socket, errors: list[int]) -> None:
+        self.real = real
+        self.errors = errors
+        self.family = real.family
+
+    def _accept(self) -> object:
+        if self.errors:
+            raise OSError(self.errors.pop(0), "scripted")
+        return self.real._accept()  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.real, name)
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_overload_pauses_accepting_is_counted_and_passes(error: int) -> None:
+    """H2."""
+    loop = asyncio.get_running_loop()
+    async with peers(b"a") as up, running() as rig:
+        rig.start([address_of(up[b"a"].listening)])
+        [bind] = rig.listener.sockets
+        real = rig.listener.hand_over(bind)
+        rig.listener.add(bind, Accepting(real, [error, error]))  # type: ignore[arg-type]
+        with await rig.connect() as client:
+            assert await receive(loop, client, 1) == b"a"
+        assert rig.listener.accept_pauses == 2
+
+
+@pytest.mark.parametrize("error", [errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EHOSTUNREACH])
+async def test_passing_accept_errors_are_ignored(error: int) -> None:
+    """H3."""
+    loop = asyncio.get_running_loop()
+    async with peers(b"a") as up, running() as rig:
+        rig.start([address_of(up[b"a"].listening)])
+        [bind] = rig.listener.sockets
+        real = rig.listener.hand_over(bind)
+        rig.listener.add(bind, Accepting(real, [error] * 3))  # type: ignore[arg-type]
+        with await rig.connect() as client:
+            assert await receive(loop, client, 1) == b"a"
+        assert rig.listener.accept_pauses == 0
+
+
+async def test_closing_serves_what_the_accept_queue_holds() -> None:
+    """K6."""
+    loop = asyncio.get_running_loop()
+    async with peers(b"a") as up, running() as rig:
+        rig.start([address_of(up[b"a"].listening)])
+        clients = [socket.create_connection((rig.address.host, rig.address.port)) for _ in range(20)]
+        rig.listener.close()
+        for client in clients:
+            client.setblocking(False)
+            with client:
+                assert await receive(loop, client, 1) == b"a"
+        await rig.until_ended(20)
+        assert rig.listener.state == "draining"
+
+
+async def test_an_address_moves_to_another_listener_with_its_queue() -> None:
+    loop = asyncio.get_running_loop()
+    async with peers(b"a") as up, running() as rig:
+        rig.start([address_of(up[b"a"].listening)])
+        with socket.create_connection((rig.address.host, rig.address.port)) as client:
+            client.setblocking(False)
+            [bind] = rig.listener.sockets
+            rig.listener.add(bind, rig.listener.hand_over(bind))
+            assert await receive(loop, client, 1) == b"a"
