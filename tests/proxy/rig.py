@@ -90,9 +90,9 @@ class Rig:
     def address(self) -> Address:
         return self.listener.addresses[0]
 
-    async def connect(self, source: str | None = None) -> socket.socket:
+    def connect(self, source: str | None = None) -> socket.socket:
         """A client of the listener; the caller closes it."""
-        return await connect(self.loop, self.address, source)
+        return connect(self.address, source)
 
     async def until_ended(self, count: int) -> list[Ended]:
         """Wait until `count` sessions have ended."""
@@ -126,17 +126,15 @@ async def running(limit: int = 1000) -> AsyncIterator[Rig]:
         await rig.close()
 
 
-async def connect(
-    loop: asyncio.AbstractEventLoop, address: Address, source: str | None = None
-) -> socket.socket:
+def connect(address: Address, source: str | None = None) -> socket.socket:
+    """Connected before the proxy has a chance to accept: the kernel does it, and this call does not give way to the loop."""
     family = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}[address.family]
     client = socket.socket(family, socket.SOCK_STREAM)
-    client.setblocking(False)
     if source is not None:
         client.bind((source, 0))
-    await loop.sock_connect(
-        client, address.host if address.family == "unix" else (address.host, address.port)
-    )
+    name = address.host.replace("@", "\0", 1) if address.family == "unix" else (address.host, address.port)
+    client.connect(name)
+    client.setblocking(False)
     return client
 
 

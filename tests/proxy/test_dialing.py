@@ -21,7 +21,7 @@ async def test_bytes_go_both_ways_and_the_session_is_counted_once() -> None:
     loop = asyncio.get_running_loop()
     async with peers(b"a") as up, running() as rig:
         rig.start([address_of(up[b"a"].listening)])
-        with await rig.connect() as client:
+        with rig.connect() as client:
             await loop.sock_sendall(client, b"hello")
             assert await receive(loop, client, 6) == b"ahello"
             client.shutdown(socket.SHUT_WR)
@@ -40,7 +40,7 @@ async def test_equal_endpoints_share_equally() -> None:
     async with peers(b"a", b"b", b"c", b"d") as up, running() as rig:
         rig.start([address_of(each.listening) for each in up.values()])
         for _ in range(100):
-            with await rig.connect() as client:
+            with rig.connect() as client:
                 client.shutdown(socket.SHUT_WR)
                 await receive_all(loop, client)
         assert [each.accepted for each in up.values()] == [25, 25, 25, 25]
@@ -53,7 +53,7 @@ async def test_a_refused_dial_goes_to_another_endpoint_and_the_client_sees_nothi
     async with peers(b"ok") as up, running() as rig:
         with refusing() as gone:
             rig.start([gone, address_of(up[b"ok"].listening)])
-            with await rig.connect() as client:
+            with rig.connect() as client:
                 client.shutdown(socket.SHUT_WR)
                 assert await receive_all(loop, client) == b"ok"
             [ended] = await rig.until_ended(1)
@@ -71,7 +71,7 @@ async def test_when_all_refuse_the_client_is_told_as_configured(on_failure: str,
             options = ListenerOptions("in", (), "up", on_failure=on_failure)  # type: ignore[arg-type]
             rig.start([one, two], options, ConnectOptions(attempts=2))
             told = pytest.raises(ConnectionResetError) if reset else contextlib.nullcontext()
-            with await rig.connect() as client, told:
+            with rig.connect() as client, told:
                 assert await receive_all(loop, client) == b""
             [ended] = await rig.until_ended(1)
         assert (ended.reason, ended.phase, ended.attempts) == (EndReason.CONNECT_REFUSED, Phase.CONNECT, 2)
@@ -83,7 +83,7 @@ async def test_no_endpoint_is_tried_twice_while_others_are_left() -> None:
     async with running() as rig:
         with refusing() as one, refusing() as two, refusing() as three:
             rig.start([one, two, three], connect=ConnectOptions(attempts=3))
-            with await rig.connect() as client, contextlib.suppress(ConnectionResetError):
+            with rig.connect() as client, contextlib.suppress(ConnectionResetError):
                 await receive_all(loop, client)
             await rig.until_ended(1)
         assert [e.connect_failures for e in rig.pool.endpoints()] == [{ConnectFailure.REFUSED: 1}] * 3
@@ -94,7 +94,7 @@ async def test_a_single_endpoint_that_comes_back_within_the_pause_serves_the_cli
     async with running() as rig:
         with refusing() as address:
             rig.start([address], connect=ConnectOptions(attempts=10, budget_s=8))
-            client = await rig.connect()
+            client = rig.connect()
             async with asyncio.timeout(5):
                 while not rig.pool.endpoints()[0].failure_streak:  # noqa: ASYNC110 - the pool tells nobody
                     await asyncio.sleep(0)
@@ -115,7 +115,7 @@ async def test_the_budget_ends_a_session_whose_only_endpoint_keeps_refusing() ->
         with refusing() as address:
             rig.start([address], connect=ConnectOptions(attempts=100, budget_s=0.3))
             began = loop.time()
-            with await rig.connect() as client, pytest.raises(ConnectionResetError):
+            with rig.connect() as client, pytest.raises(ConnectionResetError):
                 await receive_all(loop, client)
             [ended] = await rig.until_ended(1)
         assert ended.reason is EndReason.CONNECT_BUDGET
@@ -133,7 +133,7 @@ async def test_an_endpoint_that_does_not_answer_costs_one_connect_timeout() -> N
                 filler.connect_ex(hole.getsockname())
             members = [address_of(hole), address_of(up[b"ok"].listening)]
             rig.start(members, connect=ConnectOptions(timeout_s=0.2))
-            with await rig.connect() as client:
+            with rig.connect() as client:
                 client.shutdown(socket.SHUT_WR)
                 assert await receive_all(loop, client) == b"ok"
             [ended] = await rig.until_ended(1)
@@ -145,7 +145,7 @@ async def test_without_an_endpoint_the_client_is_closed_at_once() -> None:
     loop = asyncio.get_running_loop()
     async with running() as rig:
         rig.start([])
-        with await rig.connect() as client, pytest.raises(ConnectionResetError):
+        with rig.connect() as client, pytest.raises(ConnectionResetError):
             await receive_all(loop, client)
         [ended] = await rig.until_ended(1)
         assert (ended.reason, ended.phase, ended.attempts) == (EndReason.NO_ENDPOINT, Phase.ROUTE, 0)
@@ -155,9 +155,9 @@ async def test_when_every_endpoint_is_full_the_client_is_turned_away_and_counted
     loop = asyncio.get_running_loop()
     async with peers(b"a") as up, running() as rig:
         rig.start([Member(address_of(up[b"a"].listening), max_connections=1)])
-        with await rig.connect() as first:
+        with rig.connect() as first:
             assert await receive(loop, first, 1) == b"a"
-            with await rig.connect() as second, pytest.raises(ConnectionResetError):
+            with rig.connect() as second, pytest.raises(ConnectionResetError):
                 await receive_all(loop, second)
         await rig.until_ended(2)
         assert rig.listener.rejected[Rejection.FULL] == 1
@@ -169,7 +169,7 @@ async def test_a_local_failure_is_never_held_against_the_endpoint() -> None:
     loop = asyncio.get_running_loop()
     async with peers(b"a") as up, running() as rig:
         rig.start([address_of(up[b"a"].listening)], connect=ConnectOptions(source="192.0.2.1", attempts=1))
-        with await rig.connect() as client, pytest.raises(ConnectionResetError):
+        with rig.connect() as client, pytest.raises(ConnectionResetError):
             await receive_all(loop, client)
         [ended] = await rig.until_ended(1)
         assert ended.reason is EndReason.LOCAL_PORTS
@@ -183,10 +183,10 @@ async def test_a_defect_in_one_session_ends_that_session_alone(caplog: pytest.Lo
     async with peers(b"a") as up, running() as rig:
         rig.start([address_of(up[b"a"].listening)])
         acquire, rig.pool.acquire = rig.pool.acquire, None  # type: ignore[method-assign,assignment]
-        with await rig.connect() as client, pytest.raises(ConnectionResetError):
+        with rig.connect() as client, pytest.raises(ConnectionResetError):
             await receive_all(loop, client)
         rig.pool.acquire = acquire  # type: ignore[method-assign]
-        with await rig.connect() as client:
+        with rig.connect() as client:
             client.shutdown(socket.SHUT_WR)
             assert await receive_all(loop, client) == b"a"
         first, second = await rig.until_ended(2)

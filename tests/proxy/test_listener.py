@@ -43,7 +43,7 @@ async def test_address_rules(allow: list[str], deny: list[str], source: str, adm
     loop = asyncio.get_running_loop()
     async with peers(b"a") as up, running() as rig:
         rig.start([address_of(up[b"a"].listening)], rules(allow, deny))
-        with await rig.connect(source) as client:
+        with rig.connect(source) as client:
             if admitted:
                 assert await receive(loop, client, 1) == b"a"
             else:
@@ -76,7 +76,7 @@ async def test_unix_sockets_on_both_sides(name: str, tmp_path: Path) -> None:
     )
     async with peers(b"u", at=outside), running() as rig:
         rig.start([outside], bind=inside)
-        with await rig.connect() as client:
+        with rig.connect() as client:
             await loop.sock_sendall(client, b"hello")
             client.shutdown(socket.SHUT_WR)
             assert await receive_all(loop, client) == b"uhello"
@@ -100,7 +100,7 @@ async def test_at_max_connections_the_kernel_queues_and_everybody_is_served_in_t
     async with peers(b"a") as up, running(limit=2 if whose == "process" else 1000) as rig:
         options = ListenerOptions("in", (), "up", max_connections=2 if whose == "listener" else 1000)
         rig.start([address_of(up[b"a"].listening)], options)
-        clients = [await rig.connect() for _ in range(6)]
+        clients = [rig.connect() for _ in range(6)]
         for client in clients[:2]:
             assert await receive(loop, client, 1) == b"a"
         assert (rig.listener.active, rig.listener.accepted, rig.listener.state) == (2, 2, "paused")
@@ -125,7 +125,7 @@ async def test_a_client_reset_in_the_backlog_costs_no_upstream_connection() -> N
         [ended] = await rig.until_ended(1)
         assert (ended.reason, ended.phase, ended.attempts) == (EndReason.CLIENT_GONE, Phase.ACCEPT, 0)
         assert ended.errno == errno.ECONNRESET
-        with await rig.connect() as client:
+        with rig.connect() as client:
             assert await receive(loop, client, 1) == b"a"
         assert up[b"a"].accepted == 1
 
@@ -156,7 +156,7 @@ async def test_overload_pauses_accepting_is_counted_and_passes(error: int) -> No
         [bind] = rig.listener.sockets
         real = rig.listener.hand_over(bind)
         rig.listener.add(bind, Accepting(real, [error, error]))  # type: ignore[arg-type]
-        with await rig.connect() as client:
+        with rig.connect() as client:
             assert await receive(loop, client, 1) == b"a"
         assert rig.listener.accept_pauses == 2
 
@@ -170,7 +170,7 @@ async def test_passing_accept_errors_are_ignored(error: int) -> None:
         [bind] = rig.listener.sockets
         real = rig.listener.hand_over(bind)
         rig.listener.add(bind, Accepting(real, [error] * 3))  # type: ignore[arg-type]
-        with await rig.connect() as client:
+        with rig.connect() as client:
             assert await receive(loop, client, 1) == b"a"
         assert rig.listener.accept_pauses == 0
 
