@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -100,7 +101,7 @@ async def test_bytes_of_an_aborted_session_reach_nobody_else(rig: Rig) -> None:
 async def test_no_wake_up_is_lost_between_stalls(rig: Rig) -> None:
     """G8, scaled from 1,000 rounds to 60: the reader pauses until the relay is blocked, then takes everything"""
     session = rig.open(tune=small_buffers)
-    data = pattern(512 * 1024)
+    data = pattern(3 * MIB)
     for _ in range(scaled(1000, 60)):
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(session.client.send(data), name="sending")
@@ -110,11 +111,10 @@ async def test_no_wake_up_is_lost_between_stalls(rig: Rig) -> None:
         assert rig.relay.statistics().pending_bytes == 0
 
 
-def small_buffers(sock) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    import socket
-
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 * 1024)
+def small_buffers(sock: socket.socket) -> None:
+    """Fixed buffers, but of several of loopback's 64 KiB segments: with less, TCP itself stalls for 200 ms at a time."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)
 
 
 async def test_small_pieces_are_not_held_back(rig: Rig) -> None:
