@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from lbproxy.domain.session import EndReason
-from lbproxy.relay.contract import Connected, Event, Outcome, Relay, RelayOptions, SessionView, Socket
+from lbproxy.relay.contract import Connected, Event, EventsCallback, Outcome, Relay, RelayOptions, SessionView, Socket
 from tests.relay.implementations import Factory
 from tests.relay.peers import Peer
 from tests.relay.scale import WITHIN_S
@@ -81,6 +81,7 @@ class Rig:
         self.loop = asyncio.get_running_loop()
         self.events: list[Event] = []
         self.batches: list[Sequence[Event]] = []
+        self.on_batch: EventsCallback = lambda _: None
         self._changed = asyncio.Event()
         self._folder = folder
         self._numbers = itertools.count(1)
@@ -99,6 +100,7 @@ class Rig:
         self.batches.append(events)
         self.events.extend(events)
         self._changed.set()
+        self.on_batch(events)
 
     # Making sessions
 

@@ -1,0 +1,245 @@
+"""What the relay's contract says beside the moving of bytes: ownership, events, counters, aborts, the end."""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import socket
+from collections.abc import Sequence
+
+import pytest
+
+from lbproxy.domain.session import EndReason, Phase
+from lbproxy.relay.contract import Connected, Event, Outcome
+from tests.relay.peers import pattern
+from tests.relay.rig import LEGS, TCP, Legs, Rig, bare
+from tests.relay.scale import MIB
+
+pytestmark = pytest.mark.both_loops
+
+every_leg = pytest.mark.parametrize("legs", [TCP, LEGS["unix"]], ids=["tcp", "unix"])
+
+
+async def test_events_never_come_from_within_a_call(rig: Rig) -> None:
+    session = rig.open()
+    assert rig.events == []
+    await rig.connected(session)
+    seen = len(rig.events)
+    assert rig.relay.abort(session.number, EndReason.KILLED, reset=True)
+    assert len(rig.events) == seen
+    await rig.ended(session, EndReason.KILLED)
+
+
+async def test_connected_and_outcome_may_share_a_batch(rig: Rig) -> None:
+    client, client_end = rig.client()
+    listener = rig.listener()
+    upstream_end = listener.dial()
+    listener.accept().close()
+    client.fin()
+    number = rig.submit(client_end, bare(upstream_end))
+    await rig.ended(number, EndReason.CLIENT_EOF)
+    assert [type(event) for event in rig.events] == [Connected, Outcome]
+
+
+async def test_submit_that_raises_leaves_both_sockets(rig: Rig) -> None:
+    client, client_end = rig.client()
+    closed = _socket.socket()
+    closed.close()
+    with pytest.raises((OSError, ValueError)):
+        rig.submit(client_end, closed)
+    await client.send(b"still here")
+    assert client_end.recv(100) == b"still here"
+    assert rig.relay.statistics().submitted == 0
+    listener = rig.listener()
+    number = rig.submit(client_end, bare(listener.dial()))
+    rig.keep(listener.accept())
+    client.close()
+    await rig.connected(number)
+
+
+async def test_dial_is_tried_again_from_within_the_callback(rig: Rig) -> None:
+    """Where the Outcome of a failed one is seen, as the proxy does it"""
+    client, client_end = rig.client()
+    listener = rig.listener()
+    again: list[int] = []
+
+    def try_again(events: Sequence[Event]) -> None:
+        for event in events:
+            if type(event) is Outcome and event.client is not None:
+                again.append(rig.submit(event.client, bare(listener.dial())))
+
+    rig.on_batch = try_again
+    rig.submit(client_end, rig.full_listener()[1], connect_timeout_ms=50)
+    await rig.until(lambda: bool(again))
+    upstream = rig.keep(listener.accept())
+    await client.send(b"hello")
+    assert await upstream.receive_exactly(5) == b"hello"
+
+
+async def test_bytes_are_counted_live(rig: Rig) -> None:
+    session = rig.open()
+    await session.client.send(b"12345")
+    assert await session.upstream.receive_exactly(5)
+    await session.upstream.send(b"123")
+    assert await session.client.receive_exactly(3)
+    counters = rig.relay.read_slot(session.slot)
+    assert (counters.sent_bytes, counters.received_bytes) == (5, 3)
+    view = rig.view(session)
+    assert (view.sent_bytes, view.received_bytes) == (5, 3)
+    assert 0 <= view.idle_s <= view.age_s
+
+
+async def test_slots_are_counted_apart_and_reused_from_zero(rig: Rig) -> None:
+    slots = [rig.relay.open_slot() for _ in range(3)]
+    assert len({rig.slot, *slots}) == 4
+    for size, slot in enumerate(slots, 1):
+        session = rig.open(slot=slot)
+        await session.client.send(b"x" * size)
+        assert await session.upstream.receive_exactly(size)
+    assert [rig.relay.read_slot(slot).sent_bytes for slot in slots] == [1, 2, 3]
+    for session in rig.relay.sessions():
+        rig.relay.abort(session.session, EndReason.KILLED, reset=True)
+    rig.relay.close_slot(slots[1])
+    again = rig.relay.open_slot()
+    assert rig.relay.read_slot(again).sent_bytes == 0
+
+
+@every_leg
+async def test_graceful_abort_of_a_quiet_session_is_a_fin(rig: Rig, legs: Legs) -> None:
+    """C9, as far as it is the relay's"""
+    session = rig.open(legs)
+    await session.client.send(b"quiet")
+    assert await session.upstream.receive_exactly(5)
+    assert rig.relay.abort(session.number, EndReason.DRAINED, reset=False)
+    assert await session.client.receive_all() == b""
+    assert await session.upstream.receive_all() == b""
+    outcome = await rig.ended(session, EndReason.DRAINED)
+    assert (outcome.phase, outcome.client) == (Phase.RELAY, None)
+
+
+@pytest.mark.parametrize("pending", [False, True], ids=["unread", "pending"])
+async def test_graceful_abort_with_undelivered_bytes_is_a_reset(rig: Rig, pending: bool) -> None:
+    session = rig.open()
+    await rig.connected(session)
+    if pending:
+        await session.client.fill(bytes(16 * MIB))
+        await rig.until(lambda: rig.relay.statistics().pending_bytes > 0)
+    else:
+        session.client.sock.send(b"arrived, not yet read")
+    assert rig.relay.abort(session.number, EndReason.DRAINED, reset=False)
+    await session.upstream.receive_until_reset()
+    await rig.ended(session, EndReason.DRAINED)
+
+
+async def test_abort_with_a_reset_resets_both_sides(rig: Rig) -> None:
+    """C9, as far as it is the relay's"""
+    session = rig.open()
+    await rig.connected(session)
+    assert rig.relay.abort(session.number, EndReason.ENDPOINT_DOWN, reset=True)
+    assert await session.client.receive_until_reset() == b""
+    assert await session.upstream.receive_until_reset() == b""
+    await rig.ended(session, EndReason.ENDPOINT_DOWN)
+
+
+async def test_abort_while_connecting_closes_the_client(rig: Rig) -> None:
+    client, client_end = rig.client()
+    _, dialing = rig.full_listener()
+    number = rig.submit(client_end, dialing)
+    assert rig.relay.abort(number, EndReason.DRAINED, reset=False)
+    outcome = await rig.ended(number, EndReason.DRAINED)
+    assert (outcome.client, outcome.phase) == (None, Phase.CONNECT)
+    assert await client.receive_all() == b""
+
+
+async def test_abort_of_a_session_that_is_not_here_is_false(rig: Rig) -> None:
+    assert not rig.relay.abort(12345, EndReason.KILLED, reset=True)
+    session = rig.open()
+    assert rig.relay.abort(session.number, EndReason.KILLED, reset=True)
+    assert not rig.relay.abort(session.number, EndReason.KILLED, reset=True)
+
+
+async def test_abort_of_a_session_that_is_being_reset(rig: Rig) -> None:
+    session = rig.open()
+    await session.upstream.fill(pattern(16 * MIB))
+    session.upstream.reset()
+    await rig.until(lambda: rig.relay.statistics().pending_bytes > 0)
+    assert rig.relay.abort(session.number, EndReason.DRAINED, reset=False)
+    await session.client.receive_until_reset()
+    await rig.ended(session, EndReason.DRAINED)
+
+
+async def test_close_resets_what_is_left_and_tells_before_it_returns(rig: Rig) -> None:
+    """C9, as far as it is the relay's"""
+    session = rig.open()
+    client, client_end = rig.client()
+    connecting = rig.submit(client_end, rig.full_listener()[1])
+    await rig.connected(session)
+    rig.relay.close()
+    for number in (session.number, connecting):
+        (outcome,) = rig.outcomes(number)
+        assert (outcome.reason, outcome.client) == (EndReason.KILLED, None)
+    assert await session.client.receive_until_reset() == b""
+    assert await session.upstream.receive_until_reset() == b""
+    assert await client.receive_until_reset() == b""
+    rig.relay.close()
+    assert not rig.relay.abort(session.number, EndReason.KILLED, reset=True)
+
+
+async def test_submit_after_close_raises(rig: Rig) -> None:
+    _, client_end = rig.client()
+    rig.relay.close()
+    upstream_end = bare(rig.listener().dial())
+    with pytest.raises(OSError, match="closed"):
+        rig.submit(client_end, upstream_end)
+    client_end.close()
+    upstream_end.close()
+
+
+async def test_callback_that_raises_is_reported_and_harms_no_session(rig: Rig) -> None:
+    reported: list[object] = []
+    rig.loop.set_exception_handler(lambda _, context: reported.append(context.get("exception")))
+    healthy = rig.open()
+    await rig.connected(healthy)
+
+    def fail(_: object) -> None:
+        raise RuntimeError("the callback's own trouble")
+
+    original, rig.on_batch = rig.on_batch, fail
+    session = rig.open()
+    session.client.close()
+    session.upstream.close()
+    await rig.until(lambda: bool(rig.outcomes(session.number)))
+    rig.on_batch = original
+    assert reported
+    assert all(isinstance(error, RuntimeError) for error in reported)
+    await healthy.client.send(b"still here")
+    assert await healthy.upstream.receive_exactly(10) == b"still here"
+
+
+async def test_socket_numbers_are_reused_without_a_mix_up(rig: Rig) -> None:
+    """Sessions end and begin within one turn of the loop, on the same descriptors."""
+    for number in range(50):
+        session = rig.open()
+        await session.client.send(bytes([number]))
+        assert await session.upstream.receive_exactly(1) == bytes([number])
+        rig.relay.abort(session.number, EndReason.KILLED, reset=bool(number % 2))
+        again = rig.open()
+        await again.client.send(b"new")
+        assert await again.upstream.receive_exactly(3) == b"new"
+        again.client.close()
+        again.upstream.close()
+        await asyncio.sleep(0)
+
+
+async def test_sessions_are_listed_while_they_live(rig: Rig) -> None:
+    assert rig.relay.sessions() == []
+    session = rig.open()
+    assert rig.view(session).phase is Phase.CONNECT
+    await rig.connected(session)
+    assert rig.view(session).phase is Phase.RELAY
+    session.client.sock.shutdown(socket.SHUT_WR)
+    assert await session.upstream.receive_all() == b""
+    assert rig.view(session).phase is Phase.HALF_CLOSED
+    session.upstream.close()
+    await rig.outcome(session)
+    assert rig.relay.sessions() == []
