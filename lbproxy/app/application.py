@@ -128,7 +128,7 @@ class Application:
             self._timer = None
         now = loop.time()
         due: list[float] = []
-        for upstream in self.running.upstreams.values():
+        for upstream in [*self.running.upstreams.values(), *self.running.departed]:
             effects, next_due = upstream.pool.advance(now)
             self._effects(effects)
             if next_due is not None:

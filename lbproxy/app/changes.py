@@ -102,6 +102,12 @@ def apply(running: Running, loaded: Loaded, sources: Sources, inherited: Inherit
 def _apply_upstreams(running: Running, configuration: Configuration, sources: Sources) -> None:
     for name, options in configuration.upstreams.items():
         upstream = running.upstreams.get(name)
+        if upstream is not None and upstream.pool.options.kind != options.pool.kind:
+            upstream.remove()
+            running.departed.append(upstream)
+            for key in [key for key in running.routes if key[1] == name]:
+                del running.routes[key]
+            upstream = None
         if upstream is None:
             upstream = running.upstreams[name] = Upstream(options, sources)
         upstream.configure(options)

@@ -28,6 +28,7 @@ class Running:
     access_log_dropped: int = 0  # by access logs that a reload has replaced
     listeners: dict[str, Listener] = field(default_factory=dict)
     upstreams: dict[str, Upstream] = field(default_factory=dict)
+    departed: list[Upstream] = field(default_factory=list)  # whose name another kind of upstream has taken
     routes: dict[tuple[str, str], Route] = field(default_factory=dict)
     reloads: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("applied", "unchanged", "invalid", "failed"), 0)
@@ -43,8 +44,9 @@ class Running:
         ]:
             del self.listeners[name]
         for name, upstream in list(self.upstreams.items()):
-            if name not in configuration.upstreams and not upstream.pool.endpoints():
+            if name not in configuration.upstreams and upstream.forget():
                 del self.upstreams[name]
+        self.departed = [upstream for upstream in self.departed if not upstream.forget()]
         for listener, upstream_name in list(self.routes):
             if listener not in self.listeners or upstream_name not in self.upstreams:
                 del self.routes[listener, upstream_name]

@@ -11,7 +11,7 @@ from lbproxy.config.options import UpstreamOptions
 from lbproxy.discovery.static import StaticSource
 from lbproxy.domain.address import Address
 from lbproxy.domain.backoff import Backoff
-from lbproxy.domain.effects import Effect
+from lbproxy.domain.effects import Effect, EndpointForgotten
 from lbproxy.domain.membership import Membership
 from lbproxy.domain.strategy import Random, Strategy
 from lbproxy.pool.options import StrategyOptions
@@ -67,7 +67,11 @@ class Upstream:
     def configure(self, options: UpstreamOptions) -> None:
         sources = self._sources
         now = sources.clock()
+        sources.apply(self.pool.start(now))
         sources.apply(self.pool.reconfigure(options.pool, now))
+        if options.pool.kind == "original_dst":
+            self.options = options
+            return
         if self._source is None or options.endpoints != self.options.endpoints:
             known = self._source.known if self._source is not None else {}
             self._stop_following()
@@ -90,7 +94,19 @@ class Upstream:
         """No longer configured: no new sessions; those that live go on."""
         self._stop_following()
         self._source = None
-        self._sources.apply(self.pool.apply_membership(Membership(()), self._sources.clock()))
+        if self.options.pool.kind == "endpoints":
+            self._sources.apply(self.pool.apply_membership(Membership(()), self._sources.clock()))
+
+    def forget(self) -> bool:
+        """Close the counter slots of an upstream that left the configuration. False while a session uses it, or while the series of
+        its last endpoints are still shown."""
+        endpoints = self.pool.endpoints()
+        if any(endpoint.active for endpoint in endpoints):
+            return False
+        if endpoints and self.options.pool.kind == "endpoints":
+            return False
+        self._sources.apply([EndpointForgotten(self.name, endpoint) for endpoint in endpoints])
+        return True
 
     def _stop_following(self) -> None:
         if self._task is not None:
