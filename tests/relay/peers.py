@@ -58,12 +58,14 @@ class Peer:
             data += more
         return bytes(data)
 
-    async def receive_until_reset(self) -> bytes:
-        """Everything up to the RST. A FIN instead is a failure: the stream would look whole."""
+    async def receive_until_reset(self, limit: int = CHUNK_BYTES) -> bytes:
+        """Everything up to the RST, at most `limit` bytes a turn of the loop. A FIN instead is a failure: the stream
+        would look whole."""
         data = bytearray()
         try:
-            while more := await self.receive():
+            while more := await self.receive(limit):
                 data += more
+                await asyncio.sleep(0)
         except ConnectionResetError:
             return bytes(data)
         raise AssertionError(f"FIN after {len(data)} bytes, where an RST was due")
@@ -74,9 +76,8 @@ class Peer:
             await self.send(data)
         self.fin()
 
-    def send_until_stalled(self, data: bytes) -> int:
-        """Send from `data` while the other end takes it; how many bytes it took. Blocks no event loop for long: a
-        caller whose relay runs on the same loop uses `fill`."""
+    def send_some(self, data: bytes | memoryview) -> int:
+        """Send what the kernel takes of `data` at once; how many bytes that is."""
         try:
             return self.sock.send(data)
         except BlockingIOError:
@@ -89,7 +90,7 @@ class Peer:
         sent = 0
         moved_at = loop.time()
         while sent < len(data) and loop.time() - moved_at < STALLED_AFTER_S:
-            taken = self.send_until_stalled(view[sent : sent + CHUNK_BYTES])
+            taken = self.send_some(view[sent : sent + CHUNK_BYTES])
             if taken:
                 sent += taken
                 moved_at = loop.time()
@@ -112,7 +113,7 @@ class Peer:
         self.sock.close()
 
     async def gone(self) -> None:
-        """Wait until the connection is over on this side, by FIN or RST, whatever comes before."""
+        """Read until the connection is over on this side, by FIN or RST, whatever comes before."""
         try:
             while await self.receive():
                 pass

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Literal
 
 from lbproxy.domain.session import EndReason
-from lbproxy.relay.contract import Connected, Event, EventsCallback, Outcome, Relay, RelayOptions, SessionView, Socket
+from lbproxy.relay.contract import (
+    Connected,
+    Event,
+    EventsCallback,
+    Outcome,
+    Relay,
+    RelayOptions,
+    SessionView,
+    Socket,
+)
 from tests.relay.implementations import Factory
 from tests.relay.peers import Peer
 from tests.relay.scale import WITHIN_S

@@ -109,9 +109,9 @@ async def test_write_that_fails_ends_the_session_with_its_errno(
 ) -> None:
     monkeypatch.setattr(Failing, "error", error)
     session = open_with(rig, Failing, TCP)
-    for _ in range(4):
+    for number in range(1, 5):
         await session.client.send(b"x")
-        await asyncio.sleep(0.01)
+        await rig.until(lambda: not rig.relay.sessions() or rig.view(session).sent_bytes == number)  # noqa: B023
     outcome = await rig.ended(session, EndReason.UPSTREAM_RESET)
     assert (outcome.errno, outcome.sent_bytes) == (error, 3)
     await session.client.receive_until_reset()

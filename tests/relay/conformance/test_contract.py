@@ -64,9 +64,11 @@ async def test_dial_is_tried_again_from_within_the_callback(rig: Rig) -> None:
     again: list[int] = []
 
     def try_again(events: Sequence[Event]) -> None:
-        for event in events:
-            if type(event) is Outcome and event.client is not None:
-                again.append(rig.submit(event.client, bare(listener.dial())))
+        again.extend(
+            rig.submit(event.client, bare(listener.dial()))
+            for event in events
+            if type(event) is Outcome and event.client is not None
+        )
 
     rig.on_batch = try_again
     rig.submit(client_end, rig.full_listener()[1], connect_timeout_ms=50)
@@ -97,8 +99,8 @@ async def test_slots_are_counted_apart_and_reused_from_zero(rig: Rig) -> None:
         await session.client.send(b"x" * size)
         assert await session.upstream.receive_exactly(size)
     assert [rig.relay.read_slot(slot).sent_bytes for slot in slots] == [1, 2, 3]
-    for session in rig.relay.sessions():
-        rig.relay.abort(session.session, EndReason.KILLED, reset=True)
+    for view in rig.relay.sessions():
+        rig.relay.abort(view.session, EndReason.KILLED, reset=True)
     rig.relay.close_slot(slots[1])
     again = rig.relay.open_slot()
     assert rig.relay.read_slot(again).sent_bytes == 0

@@ -6,11 +6,12 @@ Unix sockets know no RST: what arrives there is an EOF, or ECONNRESET if bytes w
 from __future__ import annotations
 
 import asyncio
+from typing import NoReturn
 
 import pytest
 
 from lbproxy.domain.session import EndReason, Phase
-from tests.relay.peers import pattern
+from tests.relay.peers import Peer, pattern
 from tests.relay.rig import LEGS, Legs, Rig, bare
 from tests.relay.scale import MIB, scaled
 
@@ -72,11 +73,7 @@ async def test_pending_bytes_are_delivered_to_a_slow_reader_before_the_reset(
     view = rig.view(session)
     held = (view.sent_bytes if by_client else view.received_bytes) + rig.relay.statistics().pending_bytes
     source.reset()
-    got = bytearray()
-    with pytest.raises(ConnectionResetError):
-        while more := await sink.receive(65536):
-            got += more
-            await asyncio.sleep(0)
+    got = await sink.receive_until_reset(65536)
     assert data.startswith(got)
     assert len(got) >= held
     outcome = await rig.ended(session, REASONS[by_client])
@@ -122,6 +119,12 @@ async def test_reset_of_the_side_that_is_blocked_is_seen(rig: Rig, by_client: bo
     await rig.ended(session, REASONS[by_client])
 
 
+async def keep_sending(peer: Peer) -> NoReturn:
+    while True:
+        await peer.send(b"x")
+        await asyncio.sleep(0)
+
+
 @either_side
 async def test_reset_after_a_half_close_is_no_clean_end(rig: Rig, by_client: bool) -> None:
     """C1, C2 in the phase half_closed"""
@@ -133,9 +136,7 @@ async def test_reset_after_a_half_close_is_no_clean_end(rig: Rig, by_client: boo
     async with asyncio.timeout(SOON_S):
         # A receiver that has read a FIN already learns of the RST when it writes.
         with pytest.raises(ConnectionError):
-            while True:
-                await sink.send(b"x")
-                await asyncio.sleep(0)
+            await keep_sending(sink)
     outcome = await rig.ended(session, REASONS[by_client])
     assert outcome.phase is Phase.HALF_CLOSED
 
