@@ -85,6 +85,7 @@ class AccessLog:
             return
         self._hand_over()
         self._closed = True
+        self._armed = False  # so that every later record is seen, and counted
         self._sink.give_up_at = time.monotonic() + within_s
         self._queue.put(None)
         self._thread.join(within_s + 2 * _POLL_S)
@@ -148,9 +149,8 @@ class _Sink:
                 try:
                     if piece:
                         self._write(piece)
-                except (
-                    OSError
-                ):  # a full disk, a reader that has gone: counted, and tried again with the next piece
+                except OSError:
+                    # A full disk, a reader that has gone or stalled: counted; the next piece is tried again.
                     self.lost += records
                 self.taken += records
 
@@ -176,8 +176,14 @@ class _Sink:
         view = memoryview(piece)
         while view:
             # Asked first also on a blocking descriptor: with PIPE_BUF bytes free, the write does not block.
-            while not self._poll.poll(_POLL_S * 1000):
-                if self.give_up_at is not None and time.monotonic() > self.give_up_at:
+            while not self._poll.poll(self._patience_s() * 1000):
+                if not self._patience_s():
                     raise TimeoutError
             with contextlib.suppress(BlockingIOError):  # others wrote in between: ask again
                 view = view[os.write(self._descriptor, view) :]
+
+    def _patience_s(self) -> float:
+        """How long to wait before looking again whether the log is being closed; 0 once its time is over."""
+        if self.give_up_at is None:
+            return _POLL_S
+        return min(_POLL_S, max(0.0, self.give_up_at - time.monotonic()))
