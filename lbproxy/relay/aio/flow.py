@@ -19,13 +19,11 @@ from typing import Final, Protocol
 
 from lbproxy.domain.errors import dial_cause
 from lbproxy.domain.session import EndReason, Phase
-from lbproxy.relay.aio import kernel
+from lbproxy.relay.aio import kernel, limits
 from lbproxy.relay.aio.deadlines import NEVER
 from lbproxy.relay.aio.half import Half, Stop
+from lbproxy.relay.aio.reset import Reset
 from lbproxy.relay.contract import Connected, Event, Outcome, RelayOptions, Socket
-
-STALL_S: Final = 1.0
-"""How long the delivery of what a reset side had sent may make no progress."""
 
 _ODD: Final = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
 
@@ -66,20 +64,6 @@ class Host(Protocol):
 
     def watch_reset(self, flow: Flow) -> None:
         """Call `deliver` every few milliseconds until the session has ended."""
-
-
-class Reset:
-    """What is known about a session in RESETTING: the half that is still delivered, why, and how it gets on."""
-
-    __slots__ = ("error", "half", "left_bytes", "progress_at", "reason", "until")
-
-    def __init__(self, half: Half, reason: EndReason, error: int, now: float, until: float) -> None:
-        self.half = half
-        self.reason = reason
-        self.error = error
-        self.until = until
-        self.progress_at = now
-        self.left_bytes = -1
 
 
 class Flow:
@@ -281,8 +265,7 @@ class Flow:
         lost.done = True
         lost.pending = None
         reason = EndReason.CLIENT_RESET if half is self.upward else EndReason.UPSTREAM_RESET
-        limit_ms = self.options.half_close_timeout_ms
-        self.reset = Reset(half, reason, error, now, now + limit_ms / 1000 if limit_ms else float("inf"))
+        self.reset = Reset(half, reason, error, now, self.options.half_close_timeout_ms)
         half.readable = half.thorough = True
         self.deliver(now)
         if self.state is _RESETTING:
@@ -293,24 +276,11 @@ class Flow:
         if self.state is not _RESETTING:
             return
         assert self.reset is not None
-        reset, half = self.reset, self.reset.half
-        if not half.queued:
-            self.advance(half, now)
+        if not self.reset.half.queued:
+            self.advance(self.reset.half, now)
             if self.state is not _RESETTING:
                 return
-        left_bytes = kernel.unacknowledged_bytes(half.sink) + half.pending_bytes()
-        if not half.done:
-            left_bytes += kernel.unread_bytes(half.source)
-        elif not left_bytes:
-            self._end_reset(now)
-            return
-        if reset.left_bytes < 0 or left_bytes < reset.left_bytes:
-            reset.left_bytes = left_bytes
-            reset.progress_at = now
-        elif now - reset.progress_at >= STALL_S:
-            self._end_reset(now)
-            return
-        if now >= reset.until:
+        if self.reset.is_over(now):
             self._end_reset(now)
 
     def _end_reset(self, now: float) -> None:
@@ -319,25 +289,13 @@ class Flow:
 
     # Limits, and the end
 
-    def deadline(self) -> tuple[float, EndReason] | None:
+    def limit(self) -> limits.Limit | None:
         """When this session ends if no byte moves until then, and why. None: never."""
-        options = self.options
-        limits: list[tuple[float, EndReason]] = []
-        if options.max_duration_ms:
-            limits.append((self.started_at + options.max_duration_ms / 1000, EndReason.MAX_DURATION))
         if self.state is _CONNECTING:
-            if options.connect_timeout_ms:
-                limits.append(
-                    (self.started_at + options.connect_timeout_ms / 1000, EndReason.CONNECT_TIMEOUT)
-                )
-        elif self.state is _RELAYING:
-            moved_at = self.moved_at()
-            if options.idle_timeout_ms:
-                limits.append((moved_at + options.idle_timeout_ms / 1000, EndReason.IDLE_TIMEOUT))
-            if options.half_close_timeout_ms and self.half_closed_at is not None:
-                since = max(moved_at, self.half_closed_at)
-                limits.append((since + options.half_close_timeout_ms / 1000, EndReason.HALF_CLOSE_TIMEOUT))
-        return min(limits, default=None)
+            return limits.while_connecting(self.options, self.started_at)
+        if self.state is _RELAYING:
+            return limits.while_relaying(self.options, self.started_at, self.moved_at(), self.half_closed_at)
+        return None  # a reset has a clock of its own
 
     def moved_at(self) -> float:
         """When the last byte moved; without one, when the session connected or was submitted."""

@@ -12,6 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 
 from lbproxy.domain.session import EndReason
@@ -29,8 +30,8 @@ from lbproxy.relay.contract import (
     Socket,
 )
 
-TURN_EVENTS: Final = 256
-"""Events taken from the kernel in one turn."""
+TURN_EVENTS: Final = 64
+"""Events taken from the kernel in one turn, busy sessions continued in one, and sessions being reset looked at in one."""
 
 TURN_DEADLINES: Final = 256
 """Deadlines judged in one turn, so that a long pause is not followed by one long turn of ends."""
@@ -65,7 +66,7 @@ class AsyncioRelay:
         self._ends: dict[int, tuple[Flow, Half, Half]] = {}
         self._events: list[Event] = []
         self._busy: list[tuple[Flow, Half]] = []
-        self._resetting: set[Flow] = set()
+        self._resetting: dict[Flow, None] = {}  # an ordered set: the first has waited longest
         self._deadlines = Deadlines()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -101,6 +102,8 @@ class AsyncioRelay:
         if self._closed:
             raise OSError(errno.ESHUTDOWN, "the relay is closed")
         client_fd, upstream_fd = client.fileno(), upstream.fileno()
+        if client_fd < 0 or upstream_fd < 0:
+            raise OSError(errno.EBADF, "a socket is closed")
         client_unix, upstream_unix = client.family == _UNIX, upstream.family == _UNIX
         # Urgent bytes stay in the stream. Set before anything can be read: later would be too late for the first one.
         if not client_unix:
@@ -188,7 +191,7 @@ class AsyncioRelay:
         del self._ends[flow.upward.source.fileno()]
         del self._ends[flow.downward.source.fileno()]
         self._ended += 1
-        self._resetting.discard(flow)
+        self._resetting.pop(flow, None)
 
     def release(self, sock: Socket) -> None:
         self._epoll.unregister(sock.fileno())
@@ -208,7 +211,7 @@ class AsyncioRelay:
             self._set_timer(now)
 
     def watch_reset(self, flow: Flow) -> None:
-        self._resetting.add(flow)
+        self._resetting[flow] = None
         if self._reset_timer is None:
             self._reset_timer = self._loop.call_later(RESET_POLL_S, self._continue_resets)
 
@@ -231,7 +234,9 @@ class AsyncioRelay:
         return len(events)
 
     def _continue_busy(self) -> None:
-        busy, self._busy = self._busy, []
+        busy, self._busy = self._busy[:TURN_EVENTS], self._busy[TURN_EVENTS:]
+        if self._busy:
+            self._loop.call_soon(self._continue_busy)
         now = self._clock()
         for flow, half in busy:
             try:
@@ -241,9 +246,12 @@ class AsyncioRelay:
 
     def _continue_resets(self) -> None:
         now = self._clock()
-        for flow in list(self._resetting):
+        for flow in list(islice(self._resetting, TURN_EVENTS)):
+            del self._resetting[flow]
             try:
                 flow.deliver(now)
+                if flow.state is State.RESETTING:
+                    self._resetting[flow] = None
             except Exception as failure:  # noqa: BLE001  the wall around one session
                 self._fell_over(flow, failure, now)
         self._reset_timer = (
@@ -286,7 +294,7 @@ class AsyncioRelay:
             if flow is None or flow.armed != tick:
                 continue
             flow.armed = NEVER
-            limit = flow.deadline()
+            limit = flow.limit()
             if limit is None:
                 continue
             at, reason = limit

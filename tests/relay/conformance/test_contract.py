@@ -45,7 +45,7 @@ async def test_submit_that_raises_leaves_both_sockets(rig: Rig) -> None:
     client, client_end = rig.client()
     closed = _socket.socket()
     closed.close()
-    with pytest.raises((OSError, ValueError)):
+    with pytest.raises(OSError, match=r"closed|descriptor"):
         rig.submit(client_end, closed)
     await client.send(b"still here")
     assert client_end.recv(100) == b"still here"

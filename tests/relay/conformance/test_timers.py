@@ -43,7 +43,7 @@ async def test_idle_limit_is_met_without_other_work(rig: Rig) -> None:
 
 async def test_idle_session_with_stuck_bytes_is_reset(rig: Rig) -> None:
     """F2: a FIN would make the truncated stream look whole."""
-    session = rig.open(idle_timeout_ms=300)
+    session = rig.open(idle_timeout_ms=600)
     taken = await session.client.fill(bytes(16 * MIB))
     assert taken < 16 * MIB
     await rig.ended(session, EndReason.IDLE_TIMEOUT)
