@@ -149,7 +149,7 @@ class Flow:
             if flags & (EPOLLERR | EPOLLHUP):
                 self.end(EndReason.CLIENT_GONE, kernel.take_error(source.source), now, reset=True)
                 return
-            source.readable = True
+            source.readable = bool(flags & ~EPOLLOUT)
             if flags & _ODD:
                 source.thorough = True
         elif self.state is _RESETTING:

@@ -60,4 +60,9 @@ def is_connected(sock: Socket) -> bool:
 
 def is_connected_to_itself(sock: Socket) -> bool:
     """Whether a dial to a dead local port was answered by its own SYN (a simultaneous open with itself)."""
-    return sock.family != socket.AF_UNIX and sock.getsockname() == sock.getpeername()
+    if sock.family == socket.AF_UNIX:
+        return False
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:
+        return False  # reset since the event that led here; the next one says so

@@ -20,7 +20,7 @@ import pytest
 from lbproxy.domain.session import EndReason
 from lbproxy.relay.aio.relay import AsyncioRelay
 from tests.relay.peers import pattern
-from tests.relay.rig import LEGS, TCP, Legs, Rig, Session, rig_for
+from tests.relay.rig import LEGS, TCP, Legs, Rig, Session, bare, rig_for
 from tests.relay.scale import MIB, scaled
 
 pytestmark = pytest.mark.both_loops
@@ -65,6 +65,13 @@ class Broken(_socket.socket):
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         raise ZeroDivisionError("a fault")
+
+
+class Vanished(_socket.socket):
+    """Its number is nobody's."""
+
+    def fileno(self) -> int:
+        return 1_000_000
 
 
 @pytest.fixture
@@ -115,6 +122,20 @@ async def test_write_that_fails_ends_the_session_with_its_errno(
     outcome = await rig.ended(session, EndReason.UPSTREAM_RESET)
     assert (outcome.errno, outcome.sent_bytes) == (error, 3)
     await session.client.receive_until_reset()
+
+
+async def test_socket_that_cannot_be_watched_leaves_both_with_the_caller(rig: Rig) -> None:
+    client, client_end = rig.client()
+    vanished = Vanished()
+    with pytest.raises(OSError, match="descriptor"):
+        rig.submit(client_end, vanished)
+    vanished.close()
+    await client.send(b"still here")
+    assert client_end.recv(100) == b"still here"
+    listener = rig.listener()
+    number = rig.submit(client_end, bare(listener.dial()))  # so it is watched no longer
+    rig.keep(listener.accept())
+    await rig.connected(number)
 
 
 async def test_fault_in_one_session_ends_that_one_alone(rig: Rig) -> None:
