@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from lbproxy.admin.binding import bound_address, inode, listen, remove, require_safe
 from lbproxy.admin.contract import Operations, RenderMetrics
@@ -27,8 +28,18 @@ IDLE_S: Final = 75.0
 """An open connection without a whole request head: longer than the usual pause between two scrapes."""
 CLOSE_WITHIN_S: Final = 2.0
 
-# What aiohttp itself has to say (a request that is no HTTP) goes one level down: a scanner must not fill the log.
+LINGER_S: Final = 0.5
+"""How long an unread body is read on after the answer, so that a client that is still sending sees the answer."""
+
 _http_log = logging.getLogger("lbproxy.admin.http")
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """aiohttp logs a traceback for every request that is no HTTP: a port scanner would fill the log with them."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_http_log.addFilter(_is_worth_a_line)
 
 
 class AdminServer:
@@ -96,7 +107,7 @@ class AdminServer:
             handle_signals=False,
             shutdown_timeout=CLOSE_WITHIN_S,
             keepalive_timeout=IDLE_S,
-            lingering_time=CLOSE_WITHIN_S,
+            lingering_time=LINGER_S,
             logger=_http_log,
         )
         await runner.setup()
