@@ -1,0 +1,171 @@
+"""What is wrong, in words for the person who wrote it, at the place where it stands."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from lbproxy.config.expand import Expanded
+from lbproxy.config.model import File
+from lbproxy.config.values import shown
+from lbproxy.wire.yaml import Mark, Path, Problem
+
+_LATER_KEYS: Final = frozenset({"discovery", "health", "when_unavailable", "on_down", "routes"})
+_LATER_VALUES: Final = frozenset(
+    {"metric_weighted", "peak_ewma", "source_hash", "first", "start", "periodic", "require"}
+)
+
+
+class ConfigError(Exception):
+    """Every problem of a configuration, a line each: `FILE:LINE:COLUMN: PATH: what (did you mean 'X'?)`."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        ordered = sorted(set(problems), key=lambda each: (each.mark, each.what))
+        self.errors = tuple(line(each) for each in ordered)
+        super().__init__("\n".join(self.errors))
+
+
+def line(problem: Problem) -> str:
+    """One problem as users read it."""
+    path = written(problem.path)
+    return f"{problem.mark}: {path}: {problem.what}" if path else f"{problem.mark}: {problem.what}"
+
+
+def written(path: Path) -> str:
+    """`listeners.web.bind[0]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` (did you mean 'X'?)`, or nothing when no known word is near."""
+    near = difflib.get_close_matches(word, list(known), 1, 0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def from_validation(error: ValidationError, expanded: Expanded) -> list[Problem]:
+    """Each of pydantic's errors at the innermost place of the file that it concerns."""
+    found: dict[tuple[Mark, Path], Problem] = {}
+    for details in error.errors(include_url=False):
+        problem = _problem(details, expanded)
+        if not any(problem.path[: len(spoiled)] == spoiled for spoiled in expanded.spoiled):
+            found.setdefault((problem.mark, problem.path), problem)
+    return list(found.values())
+
+
+def _problem(details: ErrorDetails, expanded: Expanded) -> Problem:
+    path = _existing(details["loc"], expanded)
+    mark = expanded.values[path]
+    given, kind, context = details["input"], details["type"], details.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown_key(path, expanded)
+    if kind == "missing":
+        return Problem(mark, path, f"'{details['loc'][-1]}' is missing")
+    if kind == "string_pattern_mismatch" and details["loc"][-1] == "[key]":
+        name = str(path[-1])
+        return Problem(
+            expanded.keys.get(path, mark),
+            path,
+            f"{name!r} is no name: letters, digits, '_', '-' and '.', at most 63",
+        )
+    return Problem(mark, path, _what(kind, given, context, details["msg"]))
+
+
+def _what(kind: str, given: Any, context: dict[str, Any], message: str) -> str:
+    if kind == "value_error":
+        return str(context["error"])
+    if kind in {"literal_error", "enum"}:
+        return _not_one_of(given, str(context["expected"]))
+    if kind in {"greater_than_equal", "less_than_equal"}:
+        bound = context["ge"] if kind == "greater_than_equal" else context["le"]
+        return f"{shown(given)} is out of range: {'at least' if 'ge' in context else 'at most'} {bound}"
+    expected = {
+        "int_type": "a whole number",
+        "bool_type": "true or false",
+        "string_type": "text",
+        "list_type": "a list",
+        "dict_type": "a mapping",
+        "model_type": "a mapping",
+        "model_attributes_type": "a mapping",
+    }.get(kind)
+    if expected is not None:
+        hint = (
+            " (without quotes)" if kind == "int_type" and isinstance(given, str) and given.isdigit() else ""
+        )
+        return f"expected {expected}{hint}, got {shown(given)}"
+    if kind == "too_short":
+        return "the list is empty"
+    return message[0].lower() + message[1:]
+
+
+def _not_one_of(given: Any, expected: str) -> str:
+    known = [word.strip().strip("'") for word in expected.replace(" or ", ", ").split(",")]
+    if isinstance(given, str) and given in _LATER_VALUES:
+        return f"this version has no '{given}' yet: one of {_words(known)}"
+    near = did_you_mean(given, known) if isinstance(given, str) else ""
+    return f"{shown(given)} is not one of {_words(known)}{near}"
+
+
+def _words(known: Sequence[str]) -> str:
+    return ", ".join(f"'{word}'" for word in known)
+
+
+def _unknown_key(path: Path, expanded: Expanded) -> Problem:
+    key = str(path[-1])
+    mark = expanded.keys.get(path, expanded.values[path])
+    if key in _LATER_KEYS:
+        return Problem(mark, path, f"this version has no '{key}' yet")
+    return Problem(mark, path, f"unknown key{did_you_mean(key, _known_keys(path[:-1]))}")
+
+
+def _known_keys(path: Path) -> list[str]:
+    """The keys that may stand in the mapping at `path`."""
+    shape: Any = _SHAPES
+    for part in path:
+        if isinstance(part, int):
+            continue
+        shape = shape.get(part, shape.get("*", {}))
+    return [key for key in shape if key != "*"]
+
+
+def _existing(loc: Sequence[str | int], expanded: Expanded) -> Path:
+    """The part of pydantic's location that stands in the file: it also names union branches and keys that are missing."""
+    path: Path = ()
+    for part in loc:
+        if (*path, part) in expanded.values:
+            path = (*path, part)
+    return path
+
+
+def _shapes(model: Any) -> dict[str, Any]:
+    """Key -> the shapes below it; `*` stands for a mapping's free names."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        below = _model_in(field.annotation)
+        if below is None:
+            found[name] = {}
+        elif name in {"listeners", "upstreams"}:
+            found[name] = {"*": _shapes(below)}
+        else:
+            found[name] = _shapes(below)
+    return found
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model inside an annotation (`list[Annotated[Endpoint, ...]]`), None if there is none."""
+    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
+        return annotation
+    for each in getattr(annotation, "__args__", ()):
+        below = _model_in(each)
+        if below is not None:
+            return below
+    return None
+
+
+_SHAPES: Final = _shapes(File)

@@ -1,0 +1,79 @@
+"""From the tree to plain data: `${VARIABLE}` replaced in scalars, paths made absolute, secrets kept as text.
+
+Replacement happens after parsing, so a variable's text can never become structure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from lbproxy.wire import yaml
+
+Tree = dict[yaml.Path, yaml.Mark]
+
+_REFERENCE: Final = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
+TOKEN: Final[yaml.Path] = ("admin", "token")
+_SECRETS: Final = frozenset({TOKEN})
+_PATHS: Final = frozenset({("admin", "token", "file"), ("runtime", "state_dir")})
+_KEYWORDS: Final = frozenset({"auto"})
+
+
+class Expanded:
+    """Plain data with the place of every value and key, what went wrong, and which scalars came from the environment."""
+
+    def __init__(self, root: yaml.Node, environ: Mapping[str, str]) -> None:
+        self.values: Tree = {}
+        self.keys: Tree = {}
+        self.problems: list[yaml.Problem] = []
+        self.spoiled: set[yaml.Path] = set()
+        self.from_environment: set[yaml.Path] = set()
+        self._environ = environ
+        self.data: Any = self._plain(root, ())
+
+    def _plain(self, node: yaml.Node, path: yaml.Path) -> Any:
+        self.values[path] = node.mark
+        if isinstance(node, yaml.ListNode):
+            return [self._plain(item, (*path, index)) for index, item in enumerate(node.items)]
+        if isinstance(node, yaml.MapNode):
+            for key, mark in node.keys.items():
+                self.keys[*path, key] = mark
+            return {key: self._plain(value, (*path, key)) for key, value in node.entries.items()}
+        return self._scalar(node, path)
+
+    def _scalar(self, node: yaml.ScalarNode, path: yaml.Path) -> yaml.Value:
+        value = node.value
+        if "${" in node.text:
+            value = self._replaced(node, path)
+        if path in _SECRETS and value is not None and not isinstance(value, str):
+            return node.text
+        if path in _PATHS and isinstance(value, str) and value not in _KEYWORDS and value:
+            return str(Path(node.mark.file).parent / value)
+        return value
+
+    def _replaced(self, node: yaml.ScalarNode, path: yaml.Path) -> yaml.Value:
+        def one(found: re.Match[str]) -> str:
+            name, default = found[1], found[2]
+            if found[0] == "$${":
+                return "${"
+            if name is None:
+                self._problem(node, path, "expected ${NAME} or ${NAME:-default} ($${ for a literal ${)")
+                return ""
+            given = self._environ.get(name)
+            self.from_environment.add(path)
+            if given:
+                return given
+            if default is None and given is None:
+                self._problem(node, path, f"environment variable {name} is not set")
+                return ""
+            return default or ""
+
+        text = _REFERENCE.sub(one, node.text)
+        # A value that is nothing but text from a plain scalar is typed as if it had been written there.
+        return yaml.resolve(text) if node.plain and path not in _SECRETS else text
+
+    def _problem(self, node: yaml.ScalarNode, path: yaml.Path, what: str) -> None:
+        self.spoiled.add(path)
+        self.problems.append(yaml.Problem(node.mark, path, what))

@@ -1,0 +1,83 @@
+"""Several files as one tree: listeners and upstreams come together by name, sections by key; nothing may be given twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from lbproxy.wire import yaml
+
+_SUFFIXES: Final = (".yaml", ".yml")
+_MERGED: Final = frozenset({"runtime", "admin", "log", "metrics", "listeners", "upstreams"})
+
+
+def read(paths: Sequence[str | Path]) -> yaml.Parsed:
+    """Read files, and folders' YAML files in order of their names. Never raises: what is wrong is in the answer."""
+    problems: list[yaml.Problem] = []
+    parsed: list[yaml.Parsed] = []
+    for given in paths:
+        for path in _files(Path(given), problems):
+            try:
+                with path.open("rb") as file:
+                    data = file.read(yaml.MAX_BYTES + 1)
+            except OSError as error:
+                problems.append(_unreadable(path, error.strerror or str(error)))
+            else:
+                parsed.append(yaml.parse(data, str(path)))
+    return merge(parsed, problems)
+
+
+def _files(path: Path, problems: list[yaml.Problem]) -> Iterable[Path]:
+    if not path.is_dir():
+        return [path]
+    try:
+        found = sorted(
+            each for each in path.iterdir() if each.suffix in _SUFFIXES and not each.name.startswith(".")
+        )
+    except OSError as error:
+        problems.append(_unreadable(path, error.strerror or str(error)))
+        return []
+    if not found:
+        problems.append(_unreadable(path, "the folder holds no *.yaml file"))
+    return found
+
+
+def _unreadable(path: Path, what: str) -> yaml.Problem:
+    return yaml.Problem(yaml.Mark(str(path), 1, 1), (), what)
+
+
+def merge(parsed: Iterable[yaml.Parsed], problems: list[yaml.Problem]) -> yaml.Parsed:
+    """One tree of many; `problems` are those met before."""
+    root: yaml.MapNode | None = None
+    spoiled: set[yaml.Path] = set()
+    for each in parsed:
+        problems += each.problems
+        spoiled |= each.spoiled
+        if each.root is None:
+            continue
+        if not isinstance(each.root, yaml.MapNode):
+            problems.append(yaml.Problem(each.root.mark, (), "expected a mapping at the top of the file"))
+        elif root is None:
+            root = each.root
+        else:
+            _merge_into(root, each.root, (), problems)
+    return yaml.Parsed(root, tuple(problems), frozenset(spoiled))
+
+
+def _merge_into(
+    into: yaml.MapNode, other: yaml.MapNode, path: yaml.Path, problems: list[yaml.Problem]
+) -> None:
+    for key, node in other.entries.items():
+        here = into.entries.get(key)
+        if here is None:
+            into.entries[key] = node
+            into.keys[key] = other.keys[key]
+        elif (
+            not path and key in _MERGED and isinstance(here, yaml.MapNode) and isinstance(node, yaml.MapNode)
+        ):
+            _merge_into(here, node, (key,), problems)
+        else:
+            problems.append(
+                yaml.Problem(other.keys[key], (*path, key), f"given twice (first at {into.keys[key]})")
+            )

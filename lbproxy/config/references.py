@@ -1,0 +1,182 @@
+"""What no single key can be blamed for: names that must exist, addresses that must not meet, secrets that must not be seen.
+
+Works on plain data, so that it can speak even when other parts of the file are wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lbproxy.config.errors import did_you_mean
+from lbproxy.config.expand import TOKEN, Expanded
+from lbproxy.domain.address import Address, AddressError, parse_address, parse_target
+from lbproxy.wire.yaml import Path, Problem
+
+IsLocal = Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A bind of ours: where it stands and what it belongs to."""
+
+    path: Path
+    owner: str
+    address: Address
+
+
+def check(expanded: Expanded, is_local: IsLocal) -> tuple[list[Problem], list[str]]:
+    """Problems, and warnings (an upstream that nothing uses)."""
+    data = expanded.data
+    if not isinstance(data, dict):
+        return [], []
+    listeners, upstreams = _mapping(data, "listeners"), _mapping(data, "upstreams")
+    problems = list(_admin(data, expanded))
+    if "listeners" in data and isinstance(data["listeners"], dict) and not listeners:
+        problems.append(
+            Problem(expanded.values["listeners",], ("listeners",), "no listener: there is nothing to serve")
+        )
+    used = set()
+    for name, listener in listeners.items():
+        upstream = listener.get("upstream") if isinstance(listener, dict) else None
+        if isinstance(upstream, str):
+            used.add(upstream)
+            path: Path = ("listeners", name, "upstream")
+            if upstream not in upstreams and path not in expanded.spoiled:
+                what = f"there is no upstream '{upstream}'{did_you_mean(upstream, upstreams)}"
+                problems.append(Problem(expanded.values[path], path, what))
+    places = list(_places(data, listeners))
+    problems += _meeting(places, expanded)
+    for name, upstream in upstreams.items():
+        if isinstance(upstream, dict):
+            problems += _upstream(name, upstream, places, expanded, is_local)
+    warnings = [
+        f"{expanded.values['upstreams', name]}: upstreams.{name}: no listener uses it"
+        for name in upstreams
+        if name not in used
+    ]
+    return problems, warnings
+
+
+def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
+    found = data.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _places(data: dict[str, Any], listeners: dict[str, Any]) -> Iterator[_Place]:
+    for name, listener in listeners.items():
+        bind = listener.get("bind") if isinstance(listener, dict) else None
+        path: Path = ("listeners", name, "bind")
+        for each, text in (
+            [((*path, i), item) for i, item in enumerate(bind)] if isinstance(bind, list) else [(path, bind)]
+        ):
+            yield from _place(each, f"listener {name}", text)
+    admin = _mapping(data, "admin")
+    for key in ("bind", "metrics_bind"):
+        if key in admin:
+            yield from _place(("admin", key), f"admin.{key}", admin[key])
+
+
+def _place(path: Path, owner: str, text: object) -> Iterator[_Place]:
+    if isinstance(text, str):
+        try:
+            yield _Place(path, owner, parse_address(text))
+        except AddressError:
+            return  # told by the model
+
+
+def _meeting(places: list[_Place], expanded: Expanded) -> Iterator[Problem]:
+    for index, place in enumerate(places):
+        for earlier in places[:index]:
+            if _meet(place.address, earlier.address):
+                again = (
+                    "is bound twice" if place.address == earlier.address else f"overlaps {earlier.address}"
+                )
+                what = f"{place.address} {again} (also by {earlier.owner} at {expanded.values[earlier.path]})"
+                yield Problem(expanded.values[place.path], place.path, what)
+                break
+
+
+def _meet(one: Address, other: Address) -> bool:
+    """Whether the kernel would refuse both at once."""
+    if one.port == 0 and one.family != "unix":
+        return False  # the kernel's choice, never the same twice
+    if one == other:
+        return True
+    same_family = one.family == other.family != "unix"
+    return same_family and one.port == other.port and (one.is_wildcard or other.is_wildcard)
+
+
+def _upstream(
+    name: str, upstream: dict[str, Any], places: list[_Place], expanded: Expanded, is_local: IsLocal
+) -> Iterator[Problem]:
+    path: Path = ("upstreams", name)
+    if upstream.get("type") == "original_dst":
+        for key in ("endpoints", "strategy"):
+            if key in upstream:
+                yield Problem(
+                    expanded.keys[*path, key],
+                    (*path, key),
+                    "an original_dst upstream dials where its client meant to go",
+                )
+        connect = upstream.get("connect")
+        if isinstance(connect, dict) and connect.get("attempts", 1) != 1:
+            where: Path = (*path, "connect", "attempts")
+            yield Problem(
+                expanded.values[where],
+                where,
+                "an original_dst upstream makes one attempt: there is nowhere else to go",
+            )
+        return
+    endpoints = upstream.get("endpoints")
+    if not isinstance(endpoints, list) or not endpoints:
+        if "discovery" not in upstream and not (endpoints is not None and not isinstance(endpoints, list)):
+            yield Problem(expanded.values[path], path, "no endpoints: name at least one")
+        return
+    seen: dict[str, Path] = {}
+    for index, endpoint in enumerate(endpoints):
+        text = endpoint.get("address") if isinstance(endpoint, dict) else endpoint
+        here: Path = (*path, "endpoints", index)
+        if isinstance(text, str):
+            yield from _endpoint(text, here, seen, places, expanded, is_local)
+
+
+def _endpoint(
+    text: str, path: Path, seen: dict[str, Path], places: list[_Place], expanded: Expanded, is_local: IsLocal
+) -> Iterator[Problem]:
+    try:
+        target = parse_target(text)
+    except AddressError:
+        return  # told by the model
+    mark = expanded.values[path]
+    first = seen.setdefault(str(target), path)
+    if first != path:
+        yield Problem(mark, path, f"{target} is listed twice (first at {expanded.values[first]})")
+    if not isinstance(target, Address):
+        return
+    for place in places:
+        own = place.address
+        on_all = (
+            own.is_wildcard and target.family != "unix" and own.port == target.port and is_local(target.host)
+        )
+        if (own == target and (own.port or own.family == "unix")) or on_all:
+            yield Problem(mark, path, f"{target} is our own {place.owner}: a loop")
+            return
+
+
+def _admin(data: dict[str, Any], expanded: Expanded) -> Iterator[Problem]:
+    admin = _mapping(data, "admin")
+    token = admin.get("token")
+    literal_allowed = _mapping(data, "runtime").get("allow_literal_secrets") is True
+    if isinstance(token, str) and token and TOKEN not in expanded.from_environment and not literal_allowed:
+        what = "a secret in the file itself: use ${VARIABLE} or {file: PATH} (or runtime.allow_literal_secrets: true)"
+        yield Problem(expanded.values[TOKEN], TOKEN, what)
+    for place in _place(("admin", "bind"), "admin", admin.get("bind")):
+        if token is None and not _private(place.address):
+            what = f"{place.address} can be reached from other machines: set admin.token, or bind to loopback or unix:"
+            yield Problem(expanded.values[place.path], place.path, what)
+
+
+def _private(address: Address) -> bool:
+    return address.family == "unix" or address.host == "::1" or address.host.startswith("127.")
