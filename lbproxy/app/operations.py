@@ -149,7 +149,7 @@ class AdminOperations:
         return found, None
 
     def _session(self, session: Session, view: SessionView | None) -> SessionStatus:
-        age_s = self._running.loop.time() - session.started
+        age_s = self._running.dialer.clock() - session.started
         return SessionStatus(
             id=session.id,
             listener=session.route.listener,

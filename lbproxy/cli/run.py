@@ -45,10 +45,9 @@ def serve(
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(_main(loaded, reread, environ, started))
     except* StartError as group:
-        starts = list(_leaves(group))
-        for error in starts:
-            for line in error.errors:
-                print(f"lbproxy: {line}", file=sys.stderr)
+        starts = _leaves(group)
+        for line in [line for each in starts for line in each.errors]:
+            print(f"lbproxy: {line}", file=sys.stderr)
         return_code = BAD_CONFIGURATION if any(each.usage for each in starts) else FAILED
     else:
         return_code = FINE
@@ -90,4 +89,4 @@ def loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop]:
         if choice == "uvloop":
             raise StartError(["runtime.event_loop: uvloop is not installed"], usage=True) from None
         return asyncio.new_event_loop
-    return uvloop.new_event_loop  # type: ignore[no-any-return]
+    return uvloop.new_event_loop

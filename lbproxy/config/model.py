@@ -121,7 +121,7 @@ def _shown_endpoints(given: object) -> object:
 
 def _state_dir(given: object) -> Path | Literal["auto"] | None:
     if given is None or given == "auto":
-        return given  # type: ignore[return-value]
+        return given
     return Path(values.text(given))
 
 
@@ -184,18 +184,22 @@ class Runtime(Shape):
     """The process. Read once at start: a change needs a restart."""
 
     event_loop: Literal["auto", "uvloop", "asyncio"] = Field(
-        _RUNTIME.event_loop, description="auto: uvloop where installed"
+        default=_RUNTIME.event_loop, description="auto: uvloop where installed"
     )
     relay: Literal["auto", "native", "asyncio"] = Field(
-        _RUNTIME.relay.kind, description="What moves the bytes; auto: the best there is"
+        default=_RUNTIME.relay.kind, description="What moves the bytes; auto: the best there is"
     )
     relay_threads: Annotated[
         int | None,
         PlainValidator(_threads),
         PlainSerializer(lambda value: "auto" if value is None else value),
         WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 256}]}),
-    ] = Field(None, description="Threads of the native relay; auto: one a CPU. The asyncio relay has none")
-    offload: Literal["off"] = Field(_RUNTIME.offload, description="Kernel offload; this version has none")
+    ] = Field(
+        default=None, description="Threads of the native relay; auto: one a CPU. The asyncio relay has none"
+    )
+    offload: Literal["off"] = Field(
+        default=_RUNTIME.offload, description="Kernel offload; this version has none"
+    )
     max_connections: Annotated[
         int | Share | None,
         PlainValidator(_max_connections),
@@ -210,22 +214,25 @@ class Runtime(Shape):
             }
         ),
     ] = Field(
-        None, description="Sessions of the process. auto: from RLIMIT_NOFILE and memory; N%: that part of it"
+        default=None,
+        description="Sessions of the process. auto: from RLIMIT_NOFILE and memory; N%: that part of it",
     )
     drain_delay: DurationOrZero = Field(
-        values.Seconds(_RUNTIME.drain_delay_s), description="Not ready for this long before listeners close"
+        default=values.Seconds(_RUNTIME.drain_delay_s),
+        description="Not ready for this long before listeners close",
     )
     drain_timeout: DurationOrZero = Field(
-        values.Seconds(_RUNTIME.drain_timeout_s), description="Sessions may end by themselves for this long"
+        default=values.Seconds(_RUNTIME.drain_timeout_s),
+        description="Sessions may end by themselves for this long",
     )
     state_dir: Annotated[
         Path | Literal["auto"] | None,
         PlainValidator(_state_dir),
         PlainSerializer(_show_state_dir),
         WithJsonSchema({"type": ["string", "null"]}),
-    ] = Field("auto", description="Where what was last known is kept; auto: $STATE_DIRECTORY, if set")
+    ] = Field(default="auto", description="Where what was last known is kept; auto: $STATE_DIRECTORY, if set")
     allow_literal_secrets: bool = Field(
-        _RUNTIME.allow_literal_secrets, description="Let secrets stand in the file itself"
+        default=_RUNTIME.allow_literal_secrets, description="Let secrets stand in the file itself"
     )
 
 
@@ -233,11 +240,12 @@ class Admin(Shape):
     """The admin interface."""
 
     bind: Bind = Field(
-        _ADMIN.bind, description="host:port or unix:/path (made 0600); beyond loopback it needs a token"
+        default=_ADMIN.bind,
+        description="host:port or unix:/path (made 0600); beyond loopback it needs a token",
     )
-    token: SecretText = Field(None, description="Bearer token for everything but metrics and health")
+    token: SecretText = Field(default=None, description="Bearer token for everything but metrics and health")
     metrics_bind: Bind | None = Field(
-        None, description="Serve /metrics, /healthz and /readyz here, too, without a token"
+        default=None, description="Serve /metrics, /healthz and /readyz here, too, without a token"
     )
 
 
@@ -246,9 +254,9 @@ class Access(Shape):
 
     enabled: bool = _ACCESS.enabled
     events: list[Literal["end"]] = Field(
-        list(_ACCESS.events), description="When a record is written", min_length=1
+        default=list(_ACCESS.events), description="When a record is written", min_length=1
     )
-    skip_empty: bool = Field(_ACCESS.skip_empty, description="Leave out sessions without a byte")
+    skip_empty: bool = Field(default=_ACCESS.skip_empty, description="Leave out sessions without a byte")
 
 
 class Log(Shape):
@@ -256,7 +264,7 @@ class Log(Shape):
 
     level: Literal["debug", "info", "warning", "error"] = _LOG.level
     format: Literal["auto", "json", "text"] = Field(
-        _LOG.format, description="auto: JSON unless stderr is a terminal"
+        default=_LOG.format, description="auto: JSON unless stderr is a terminal"
     )
     access: Access = Access()
 
@@ -269,7 +277,7 @@ class Metrics(Shape):
         PlainValidator(_shown_endpoints),
         WithJsonSchema({"anyOf": [{"enum": ["all", "none"]}, {"type": "integer", "minimum": 1}]}),
     ] = Field(
-        _METRICS.endpoints,
+        default=_METRICS.endpoints,
         description="Endpoints with series of their own: all, none, or the N busiest of each upstream",
     )
 
@@ -278,14 +286,14 @@ class ListenerTimeouts(Shape):
     """null: no limit."""
 
     idle: Duration | None = Field(
-        _or_none(_TIMEOUTS.idle_s), description="Without a byte in either direction"
+        default=_or_none(_TIMEOUTS.idle_s), description="Without a byte in either direction"
     )
     half_close: Duration | None = Field(
-        _or_none(_TIMEOUTS.half_close_s), description="Without a byte, once one side has finished"
+        default=_or_none(_TIMEOUTS.half_close_s), description="Without a byte, once one side has finished"
     )
-    max_duration: Duration | None = Field(_or_none(_TIMEOUTS.max_duration_s), description="In total")
+    max_duration: Duration | None = Field(default=_or_none(_TIMEOUTS.max_duration_s), description="In total")
     handshake: Duration | None = Field(
-        _or_none(_TIMEOUTS.handshake_s),
+        default=_or_none(_TIMEOUTS.handshake_s),
         description="For what must be read before routing; a plain TCP listener reads nothing",
     )
 
@@ -294,14 +302,14 @@ class Tcp(Shape):
     """Socket options of both legs; null: the kernel's own."""
 
     keepalive: Duration | None = Field(
-        _or_none(_TCP.keepalive_s), description="Idle time before the first probe; at least 1s"
+        default=_or_none(_TCP.keepalive_s), description="Idle time before the first probe; at least 1s"
     )
     user_timeout: Duration | None = Field(
-        None, description="TCP_USER_TIMEOUT; cuts a live reader that pauses"
+        default=None, description="TCP_USER_TIMEOUT; cuts a live reader that pauses"
     )
-    receive_buffer: Size | None = Field(None, description="SO_RCVBUF")
-    send_buffer: Size | None = Field(None, description="SO_SNDBUF")
-    notsent_lowat: Size | None = Field(None, description="TCP_NOTSENT_LOWAT")
+    receive_buffer: Size | None = Field(default=None, description="SO_RCVBUF")
+    send_buffer: Size | None = Field(default=None, description="SO_SNDBUF")
+    notsent_lowat: Size | None = Field(default=None, description="TCP_NOTSENT_LOWAT")
 
 
 class Listener(Shape):
@@ -317,15 +325,15 @@ class Listener(Shape):
     ] = Field(description="host:port, [::]:port, unix:/path, unix:@name, or a list of them")
     upstream: str = Field(description="The upstream that serves it")
     max_connections: Count = Field(
-        _LISTENER.max_connections, description="At this many it stops accepting: the kernel queues"
+        default=_LISTENER.max_connections, description="At this many it stops accepting: the kernel queues"
     )
     backlog: Annotated[int, Field(ge=1, le=65535)] = Field(
-        _LISTENER.backlog, description="Accept queue, capped by net.core.somaxconn"
+        default=_LISTENER.backlog, description="Accept queue, capped by net.core.somaxconn"
     )
-    allow: list[Cidr] = Field([], description="CIDRs that may come in; empty: all")
-    deny: list[Cidr] = Field([], description="CIDRs that may not; asked before allow")
+    allow: list[Cidr] = Field(default=[], description="CIDRs that may come in; empty: all")
+    deny: list[Cidr] = Field(default=[], description="CIDRs that may not; asked before allow")
     on_failure: Literal["reset", "close"] = Field(
-        _LISTENER.on_failure, description="How a client is told that nobody could serve it"
+        default=_LISTENER.on_failure, description="How a client is told that nobody could serve it"
     )
     timeouts: ListenerTimeouts = ListenerTimeouts()
     tcp: Tcp = Tcp()
@@ -335,13 +343,13 @@ class Endpoint(Shape):
     """One endpoint; a host name stands for every address it resolves to."""
 
     address: Target = Field(description="host:port or unix:/path")
-    weight: Annotated[int, Field(ge=0, le=MAX_WEIGHT)] = Field(1, description="0: no new sessions")
-    zone: str | None = Field(None, max_length=255)
+    weight: Annotated[int, Field(ge=0, le=MAX_WEIGHT)] = Field(default=1, description="0: no new sessions")
+    zone: str | None = Field(default=None, max_length=255)
     priority: Annotated[int, Field(ge=0, le=1000)] = Field(
-        0, description="0 is asked first; the next when nothing is left"
+        default=0, description="0 is asked first; the next when nothing is left"
     )
-    max_connections: Count | None = Field(None, description="Sessions at once; null: no limit")
-    metadata: dict[str, str] = Field({}, description="For people and routes: any text")
+    max_connections: Count | None = Field(default=None, description="Sessions at once; null: no limit")
+    metadata: dict[str, str] = Field(default={}, description="For people and routes: any text")
 
 
 class Strategy(Shape):
@@ -351,7 +359,7 @@ class Strategy(Shape):
     choices: Annotated[
         int | Literal["all"],
         WithJsonSchema({"anyOf": [{"const": "all"}, {"type": "integer", "minimum": 1, "maximum": 100}]}),
-    ] = Field("all", description="least_connection: look at all, or at N weighted draws")
+    ] = Field(default="all", description="least_connection: look at all, or at N weighted draws")
 
     @model_validator(mode="after")
     def _choices_belong_to_least_connection(self) -> Strategy:
@@ -365,16 +373,16 @@ class Strategy(Shape):
 class Connect(Shape):
     """How an upstream is dialled."""
 
-    timeout: Duration = Field(values.Seconds(_CONNECT.timeout_s), description="For one dial")
+    timeout: Duration = Field(default=values.Seconds(_CONNECT.timeout_s), description="For one dial")
     attempts: Annotated[int, Field(ge=1, le=100)] = Field(
-        _CONNECT.attempts, description="Dials a session, each to another endpoint while there is one"
+        default=_CONNECT.attempts, description="Dials a session, each to another endpoint while there is one"
     )
     budget: Duration = Field(
-        values.Seconds(_CONNECT.budget_s), description="For all dials of a session together"
+        default=values.Seconds(_CONNECT.budget_s), description="For all dials of a session together"
     )
-    source: SourceIp | None = Field(None, description="Local address to dial from")
+    source: SourceIp | None = Field(default=None, description="Local address to dial from")
     mark: Annotated[int, Field(ge=1, le=2**32 - 1)] | None = Field(
-        None, description="SO_MARK, for firewall rules to skip; needs CAP_NET_ADMIN"
+        default=None, description="SO_MARK, for firewall rules to skip; needs CAP_NET_ADMIN"
     )
 
 
@@ -382,13 +390,13 @@ class Upstream(Shape):
     """Who serves the connections."""
 
     type: Literal["endpoints", "original_dst"] = Field(
-        "endpoints", description="original_dst dials the address the client meant"
+        default="endpoints", description="original_dst dials the address the client meant"
     )
     strategy: Annotated[Strategy, BeforeValidator(_strategy)] = Field(
-        Strategy(), description="A name, or {type: NAME, options...}"
+        default=Strategy(), description="A name, or {type: NAME, options...}"
     )
     endpoints: list[Annotated[Endpoint, BeforeValidator(_endpoint)]] = Field(
-        [], description="host:port, or a mapping"
+        default=[], description="host:port, or a mapping"
     )
     connect: Connect = Connect()
 
@@ -401,7 +409,7 @@ class File(Shape):
     log: Log = Log()
     metrics: Metrics = Metrics()
     listeners: dict[Name, Listener] = Field(description="By name")
-    upstreams: dict[Name, Upstream] = Field({}, description="By name")
+    upstreams: dict[Name, Upstream] = Field(default={}, description="By name")
 
 
 def dump(file: File) -> dict[str, Any]:

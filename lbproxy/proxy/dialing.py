@@ -41,7 +41,10 @@ class SessionLog(Protocol):
 
 
 class Dialer:
-    """Owns the session table and every client socket between two dials."""
+    """Owns the session table and every client socket between two dials.
+
+    `clock` gives monotonic seconds; not the loop's own, which under uvloop only knows whole milliseconds.
+    """
 
     def __init__(
         self,
@@ -50,13 +53,15 @@ class Dialer:
         rng: Random,
         apply: Callable[[Sequence[Effect]], None],
         log: SessionLog | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.sessions = SessionTable()
         self.rng = rng
         self.log = log
         self.own_dials: set[tuple[str, int]] = set()
         self._loop = loop
-        self._now = loop.time
+        self.clock = clock
+        self._now = clock
         self._capacity = capacity
         self._apply = apply
         self._relay: Relay | None = None

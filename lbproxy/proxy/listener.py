@@ -180,8 +180,8 @@ class Listener:
                     return
             else:
                 host, port = "", 0
-            now = self._loop.time()
             dialer = self._dialer
+            now = dialer.clock()
             context = Context(now, dialer.rng, host)
             session = Session(dialer.sessions.next_id(), self, self.route, host, port, context)
             # A client that was reset in the backlog is still handed out by accept; it must not cost an upstream connection.
