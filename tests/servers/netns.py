@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import subprocess
@@ -13,6 +14,9 @@ from tests.servers.process import Server
 from tests.servers.programs import missing, require, require_root
 
 COMMAND_WITHIN_S = 20.0
+CLONE_NEWNET = 0x40000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 _numbers = itertools.count(1)
 
@@ -52,6 +56,21 @@ class Namespace:
         """Load packet filter rules (nft's own language) into the namespace."""
         self.run([str(require("nft")), "-f", "-"], text=rules)
 
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Sockets that this thread makes meanwhile belong to the namespace, wherever they are used."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        there = os.open(Path("/run/netns", self.name), os.O_RDONLY)
+        try:
+            _enter(there)
+            try:
+                yield
+            finally:
+                _enter(home)
+        finally:
+            os.close(there)
+            os.close(home)
+
     def serve(self, command: Sequence[str], ports: Mapping[str, int]) -> Server:
         """Start a server in the namespace; it listens on all of `ports` when this returns, and ends with the test."""
         folder = self._folder / f"server-{next(_numbers)}"
@@ -74,6 +93,11 @@ def network_namespace(folder: Path) -> Iterator[Namespace]:
             yield Namespace(name, ip, folder, servers)
     finally:
         subprocess.run([ip, "netns", "delete", name], check=True)
+
+
+def _enter(network: int) -> None:
+    if _libc.setns(network, CLONE_NEWNET) != 0:  # os.setns comes with Python 3.12
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def _ask(ip: Path, *words: str) -> None:
