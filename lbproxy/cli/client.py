@@ -19,8 +19,6 @@ RELOAD_TIMEOUT_S: Final = 120.0
 PAGE: Final = 500
 Query = Mapping[str, str | int]
 
-_ANSWER_BYTES: Final = 64 * 1024 * 1024
-
 
 class UsageError(Exception):
     """The user asked for something that cannot be meant."""
@@ -100,7 +98,7 @@ class AdminClient:
             try:
                 connection.request(method, path, None if body is None else json.dumps(body), headers)
                 response = connection.getresponse()
-                status, reason, raw = response.status, response.reason, response.read(_ANSWER_BYTES)
+                status, reason, raw = response.status, response.reason, response.read()
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException) as error:

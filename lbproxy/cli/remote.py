@@ -27,6 +27,11 @@ def run(name: str, args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except ClientError as error:
         _complain(error.lines)
         return FAILED
+    except (KeyError, TypeError) as error:
+        _complain(
+            [f"{client.address} answered in another shape ({error!r}): no lbproxy, or another version?"]
+        )
+        return FAILED
 
 
 def _complain(lines: Iterable[str]) -> None:

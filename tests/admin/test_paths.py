@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from yarl import URL
 
+from lbproxy.admin.guards import Places
+from lbproxy.admin.routes import ApiRoutes, PublicRoutes
 from lbproxy.admin.server import AdminServer
-from tests.admin.fake import PAGE, FakeOperations, endpoint, serving
+from tests.admin.fake import PAGE, FakeOperations, endpoint, metrics, serving
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "admin.md"
 
 UPSTREAM = "/api/v1/upstreams/web"
 FIRST = f"{UPSTREAM}/endpoints/10.0.0.1%3A80"
@@ -297,3 +304,25 @@ async def test_many_at_once_are_told_to_come_back(
         assert (await ask(http, server, "GET", "/healthz"))[0] == 200  # not behind the same limit
         operations.hold.set()
     assert sorted(one.result()[0] for one in held) == [200] * 8 + [503]
+
+
+def test_the_document_names_every_path(operations: FakeOperations) -> None:
+    app = web.Application()
+    ApiRoutes(operations).add_to(app)
+    PublicRoutes(operations, metrics, Places(1, 1)).add_to(app)
+    served = {
+        (
+            route.method,
+            re.sub(r"{(name|address|id)}", lambda found: found[1].upper(), route.resource.canonical),
+        )
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+    described: set[tuple[str, str]] = set()
+    for cell in re.findall(
+        r"^\| (`(?:GET|POST|DELETE) .*?) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE
+    ):
+        first, *others = re.findall(r"`([^`]+)`", cell)
+        method, _, path = first.partition(" ")
+        described |= {(method, path), *((method, f"{path.rpartition('/')[0]}/{other}") for other in others)}
+    assert described == served
