@@ -12,12 +12,14 @@ from typing import Final
 from tests.relay.scale import WITHIN_S
 
 CHUNK_BYTES: Final = 1 << 18
+PATTERN_BYTES: Final = 1 << 24  # the generator makes less than 256 MiB at a time
 STALLED_AFTER_S: Final = 0.15
 
 
 def pattern(size: int, seed: int = 0) -> bytes:
     """Bytes that no other seed has, so that a mix-up or a shift shows."""
-    return random.Random(seed).randbytes(size)
+    chance = random.Random(seed)
+    return b"".join(chance.randbytes(min(PATTERN_BYTES, size - at)) for at in range(0, size, PATTERN_BYTES))
 
 
 async def pause(seconds: float) -> None:

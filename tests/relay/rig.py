@@ -135,7 +135,9 @@ class Rig:
         """A client, and the proxy's end of its connection."""
         listener = self.listener(kind)
         client = self.keep(Peer(listener.dial()))
-        return client, bare(listener.accept().sock)
+        end = bare(listener.accept().sock)
+        listener.sock.close()
+        return client, end
 
     def keep(self, peer: Peer) -> Peer:
         """Close it with the rig, if the test has not."""
@@ -158,6 +160,7 @@ class Rig:
         listener = self.listener(legs[1])
         upstream_end = listener.dial()
         upstream = self.keep(listener.accept())
+        listener.sock.close()
         if tune is not None:
             tune(client.sock)
             tune(upstream.sock)
