@@ -16,7 +16,7 @@ from lbproxy.domain.address import Address, sockaddr
 BACKLOG: Final = 128
 
 
-class UnsafeBindError(ValueError):
+class UnsafeBindError(PermissionError):
     """An address that others can reach, and no token to keep them out."""
 
 

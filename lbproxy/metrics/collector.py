@@ -29,6 +29,7 @@ _RELAY_HELP = {
     "connected_total": "Upstream connections the relay has seen established.",
     "ended_total": "Sessions the relay has finished.",
     "pending_bytes": "Bytes read from one side and not yet written to the other, over all sessions.",
+    "sessions_active": "Sessions the relay holds.",
     "turns_total": "Times the relay woke up.",
     "yields_total": "Times a busy session gave way to the others.",
 }
@@ -221,7 +222,7 @@ def _process(reading: Reading) -> Iterator[Family]:
 def _shown(upstream: UpstreamReading, options: MetricsOptions) -> tuple[str, Sequence[EndpointReading]]:
     match options.endpoints:
         case "all":
-            return upstream.name, upstream.endpoints
+            return upstream.name, list(upstream.endpoints)
         case "none":
             return upstream.name, ()
         case number:

@@ -5,7 +5,7 @@ The collector asks for one `Reading` a scrape; building it copies references and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lbproxy.domain.histogram import Histogram
@@ -44,11 +44,14 @@ class EndpointReading:
 
 @dataclass(slots=True)
 class UpstreamReading:
+    """`endpoints` may be lazy (a generator over a tuple of the live ones): it is read once, some hundred at a time, so that ten
+    thousand endpoints are no long step on the loop."""
+
     name: str
     connect_duration: Histogram
     connect_attempts: int
     waiting: int
-    endpoints: Sequence[EndpointReading]
+    endpoints: Iterable[EndpointReading]
 
 
 @dataclass(slots=True)

@@ -11,11 +11,14 @@ from prometheus_client import Metric, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from lbproxy.metrics.collector import Family, families
-from lbproxy.metrics.contract import ReadingSource
+from lbproxy.metrics.contract import EndpointReading, ReadingSource
 from lbproxy.metrics.options import MetricsOptions
 
 SLICE_SAMPLES: Final = 150
 """Samples a slice. Encoding one takes about 4 us as text and 7 us as OpenMetrics, so a slice takes about 1 ms."""
+
+SLICE_ENDPOINTS: Final = 300
+"""Endpoints read at a time, at some 3 us each."""
 
 _EOF: Final = b"# EOF\n"
 
@@ -27,12 +30,15 @@ Encoder = Callable[[Any], bytes]
 async def render(source: ReadingSource, accept: str, options: MetricsOptions) -> tuple[list[bytes], str]:
     """The page for a request with this Accept header, in pieces to be written one after the other, and its content type.
 
-    Takes one reading; gives the loop a turn after every slice. Counters of later slices may be a moment younger than those of
+    Takes one reading; gives the loop a turn after every slice of it and of the page. Counters of later slices may be a moment younger than those of
     earlier ones if the reading refers to live objects; a histogram is always consistent in itself.
     """
     encoder, content_type = choose_encoder(accept)
+    reading = source()
+    for upstream in reading.upstreams:
+        upstream.endpoints = await _gathered(upstream.endpoints) if options.endpoints != "none" else ()
     pieces = []
-    for piece in slices(families(source(), options), encoder):
+    for piece in slices(families(reading, options), encoder):
         pieces.append(piece)
         await asyncio.sleep(0)
     # Off the loop: counting the open descriptors of a process with 20,000 of them takes milliseconds.
@@ -66,6 +72,16 @@ def slices(page: Iterable[Family], encoder: Encoder) -> Iterator[bytes]:
             room = SLICE_SAMPLES
     if gathered:
         yield b"".join(gathered)
+
+
+async def _gathered(endpoints: Iterable[EndpointReading]) -> list[EndpointReading]:
+    """All of them, a slice at a time: making ten thousand takes some 20 ms."""
+    lazy = iter(endpoints)
+    gathered: list[EndpointReading] = []
+    while taken := list(islice(lazy, SLICE_ENDPOINTS)):
+        gathered += taken
+        await asyncio.sleep(0)
+    return gathered
 
 
 class _One:

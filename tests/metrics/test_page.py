@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from lbproxy.domain.session import EndReason, Rejection
 from lbproxy.metrics import render as module
 from lbproxy.metrics.collector import families
-from lbproxy.metrics.contract import Reading
+from lbproxy.metrics.contract import EndpointReading, Reading
 from lbproxy.metrics.options import MetricsOptions
-from lbproxy.metrics.render import SLICE_SAMPLES, render, slices
+from lbproxy.metrics.render import SLICE_ENDPOINTS, SLICE_SAMPLES, render, slices
 from tests.metrics.reading import endpoint, reading
 from tests.servers.programs import require
 
@@ -185,6 +186,32 @@ async def test_the_loop_gets_a_turn_after_every_slice() -> None:
     assert (
         max(piece.count(b"\n") for piece in sliced) < SLICE_SAMPLES + 80
     )  # and the HELP and TYPE of small families
+
+
+async def test_endpoints_are_read_once_and_in_slices() -> None:
+    of = reading(0)
+    made = 0
+
+    def lazy() -> Iterator[EndpointReading]:
+        nonlocal made
+        for number in range(2 * SLICE_ENDPOINTS):
+            made += 1
+            yield endpoint(f"10.0.0.{number}:80")
+
+    of.upstreams[0].endpoints = lazy()
+    seen: list[int] = []
+    going = True
+
+    def look() -> None:
+        seen.append(made)
+        if going:
+            asyncio.get_running_loop().call_soon(look)
+
+    asyncio.get_running_loop().call_soon(look)
+    text = await page(of)
+    going = False
+    assert SLICE_ENDPOINTS in seen  # the loop had a turn half-way
+    assert text.count("lbproxy_endpoint_weight{") == made == 2 * SLICE_ENDPOINTS
 
 
 @pytest.mark.parametrize(
