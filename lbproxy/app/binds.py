@@ -28,27 +28,37 @@ class BindError(Exception):
 Inherited = dict[Address, _socket.socket]
 
 
+Place = tuple[str, Address]
+
+
+def place(listener: str, address: Address) -> Place:
+    """What names a bound socket: its address, whoever serves it. Only port 0 is another port for each listener that asks."""
+    chosen_by_kernel = address.port == 0 and address.family != "unix"
+    return (listener if chosen_by_kernel else "", address)
+
+
 def open_new(
-    listeners: Mapping[str, ListenerOptions], present: Iterable[Address], inherited: Inherited
-) -> dict[Address, _socket.socket]:
-    """Sockets for every configured address that is not `present`; one that was `inherited` is used (and taken out there).
+    listeners: Mapping[str, ListenerOptions], present: Iterable[Place], inherited: Inherited
+) -> dict[Place, _socket.socket]:
+    """Sockets for every configured place that is not `present`; one that was `inherited` is used (and taken out there).
 
     The caller owns them. Raises BindError, with nothing left open.
     """
     known = set(present)
-    opened: dict[Address, _socket.socket] = {}
+    opened: dict[Place, _socket.socket] = {}
     errors: list[str] = []
     wanted = [(options, address) for options in listeners.values() for address in options.binds]
     ipv4_ports = {address.port for _, address in wanted if address.family == "inet" and address.is_wildcard}
     for options, address in wanted:
-        if address in known or address in opened:
+        key = place(options.name, address)
+        if key in known or key in opened:
             continue
         try:
             if address in inherited:
-                opened[address] = inherited.pop(address)
+                opened[key] = inherited.pop(address)
             else:
                 v6only = address.port != 0 and address.port in ipv4_ports
-                opened[address] = open_listening(address, options.tcp, options.backlog, v6only=v6only)
+                opened[key] = open_listening(address, options.tcp, options.backlog, v6only=v6only)
         except OSError as error:
             errors.append(f"listener {options.name}: cannot bind {address}: {_explain(error, address)}")
     if errors:

@@ -6,12 +6,11 @@ import _socket
 import dataclasses
 import logging
 
-from lbproxy.app.binds import Inherited, open_new
+from lbproxy.app.binds import Inherited, Place, open_new, place
 from lbproxy.app.running import Running
 from lbproxy.app.upstreams import Sources, Upstream
 from lbproxy.config.load import Loaded
 from lbproxy.config.options import Configuration, UpstreamOptions
-from lbproxy.domain.address import Address
 from lbproxy.proxy.listener import Listener
 from lbproxy.proxy.options import ListenerOptions
 from lbproxy.proxy.routing import Route
@@ -80,7 +79,11 @@ def apply(running: Running, loaded: Loaded, sources: Sources, inherited: Inherit
     Raises BindError with nothing changed.
     """
     configuration = loaded.configuration
-    bound = {address: listener for listener in running.listeners.values() for address in listener.sockets}
+    bound = {
+        place(listener.name, address): listener
+        for listener in running.listeners.values()
+        for address in listener.sockets
+    }
     opened = open_new(configuration.listeners, bound, inherited)
     running.loaded = loaded
     _apply_upstreams(running, configuration, sources)
@@ -120,8 +123,8 @@ def _apply_listener(
     running: Running,
     listener: Listener,
     options: ListenerOptions,
-    bound: dict[Address, Listener],
-    opened: dict[Address, _socket.socket],
+    bound: dict[Place, Listener],
+    opened: dict[Place, _socket.socket],
 ) -> None:
     upstream = running.upstreams[options.upstream]
     route = running.routes.get((listener.name, upstream.name))
@@ -133,5 +136,6 @@ def _apply_listener(
         if address in listener.sockets:
             continue
         # An address that another listener had moves over with its socket and its accept queue.
-        listening = bound[address].hand_over(address) if address in bound else opened[address]
+        key = place(listener.name, address)
+        listening = bound[key].hand_over(address) if key in bound else opened[key]
         listener.add(address, listening)

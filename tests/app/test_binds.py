@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from lbproxy.app.binds import BindError, inherited_sockets, open_new
+from lbproxy.app.binds import BindError, inherited_sockets, open_new, place
 from lbproxy.domain.address import Address, ip_address, unix_address
 from lbproxy.proxy.options import ListenerOptions
 
@@ -29,7 +29,15 @@ def test_a_taken_port_is_told_with_its_listener_and_its_holder_and_nothing_stays
 
 def test_what_is_bound_already_is_left_alone() -> None:
     address = ip_address("127.0.0.1", 0)
-    assert open_new(listeners(web=(address,)), [address], {}) == {}
+    assert open_new(listeners(web=(address,)), [place("web", address)], {}) == {}
+
+
+def test_listeners_that_leave_their_port_to_the_kernel_share_none() -> None:
+    address = ip_address("127.0.0.1", 0)
+    opened = open_new(listeners(web=(address,), db=(address,)), (), {})
+    assert len({listening.getsockname() for listening in opened.values()}) == 2
+    for listening in opened.values():
+        listening.close()
 
 
 def test_both_wildcards_of_one_port_bind_side_by_side() -> None:
