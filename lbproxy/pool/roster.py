@@ -1,0 +1,204 @@
+"""The roster: every endpoint an upstream knows, one object an address from its first mention until it is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from lbproxy.domain.address import Address
+from lbproxy.domain.effects import Effect, EndpointAdded, Notice
+from lbproxy.domain.endpoint import Endpoint, Ineligible
+from lbproxy.domain.membership import Member
+from lbproxy.pool.overrides import Overrides
+
+# A removed endpoint's counters stay readable for the usual window of rate() in Prometheus, so that their end is seen.
+FORGET_AFTER_S: Final = 300.0
+# A removed endpoint that still has sessions then is looked at again this often: sessions end without telling a timer.
+LINGER_CHECK_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class Change:
+    """What one membership changed: the effects, whether picks are concerned at all, and whether a limit differs."""
+
+    effects: list[Effect] = field(default_factory=list)
+    any: bool = False
+    limits: bool = False
+
+
+class Roster:
+    """Keeps each endpoint's member, weight in force and the flags DRAINED, REMOVED and WEIGHT_ZERO; leaves others alone.
+
+    Keys of operators are labels. Raises KeyError for one that belongs to no endpoint and has no override either.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self._upstream = upstream
+        self._members: tuple[Member, ...] = ()
+        self._by_address: dict[Address, Endpoint] = {}  # current ones in configured order, then removed ones
+        self._by_label: dict[str, Endpoint] = {}
+        self._removed: dict[Address, Endpoint] = {}
+        self._overrides = Overrides()
+        self.drained = False  # as a whole: endpoints that appear now are drained, too
+        self._drained_due: float | None = None
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        return list(self._by_address.values())
+
+    def apply(self, members: tuple[Member, ...], now: float, label: str | None = None) -> Change:
+        """Take `members` (one an address) as all there is. `label` names new endpoints other than by their address."""
+        change = Change()
+        if members == self._members:
+            return change
+        change.any = True
+        before = self._by_address
+        current: dict[Address, Endpoint] = {}
+        added = changed = 0
+        for member in members:
+            endpoint = before.get(member.address)
+            if endpoint is None:
+                endpoint = Endpoint(member, label)
+                self._by_label[endpoint.label] = endpoint
+                change.effects.append(EndpointAdded(self._upstream, endpoint))
+                self._settle_in(endpoint)
+                added += 1
+            elif endpoint.removed_at is not None:
+                change.limits |= self._update(endpoint, member)
+                self._settle_in(endpoint)
+                added += 1
+            elif endpoint.member != member:
+                change.limits |= self._update(endpoint, member)
+                changed += 1
+            current[member.address] = endpoint
+        gone = [endpoint for address, endpoint in before.items() if address not in current]
+        left = [endpoint for endpoint in gone if endpoint.removed_at is None]
+        for endpoint in left:
+            self._remove(endpoint, now)
+        for endpoint in gone:
+            current[endpoint.address] = endpoint
+        self._members = members
+        self._by_address = current
+        if added or changed or left:
+            message = (
+                f"endpoints: {added} added, {len(left)} removed, {changed} changed, {len(members)} in all"
+            )
+            change.effects.append(Notice(self._upstream, "membership_changed", message))
+        return change
+
+    def drain(self, key: str, due: float | None) -> None:
+        endpoint = self._find(key)
+        self._overrides.drain(key, due)
+        self._overridden(key, endpoint)
+
+    def undrain(self, key: str) -> None:
+        endpoint = self._find(key)
+        self._overrides.undrain(key)
+        self._overridden(key, endpoint)
+
+    def drain_all(self, due: float | None) -> None:
+        """Drain every endpoint there is, and every one that appears until `undrain_all`."""
+        self.drained = True
+        self._drained_due = due
+        for endpoint in self._by_label.values():
+            self._drain_along(endpoint)
+
+    def undrain_all(self) -> None:
+        """Lift every drain, also those of single endpoints."""
+        self.drained = False
+        self._drained_due = None
+        for label, endpoint in self._by_label.items():
+            self._overrides.undrain(label)
+            self._overridden(label, endpoint)
+        self._overrides.undrain_rest()
+
+    def _drain_along(self, endpoint: Endpoint) -> None:
+        if not self._overrides.get(endpoint.label).drained:
+            self._overrides.drain(endpoint.label, self._drained_due)
+            self._overridden(endpoint.label, endpoint)
+
+    def set_weight(self, key: str, weight: int | None) -> None:
+        endpoint = self._find(key)
+        self._overrides.set_weight(key, weight)
+        self._overridden(key, endpoint)
+
+    def due_drains(self, now: float) -> list[Endpoint]:
+        """Endpoints whose drain deadline has passed with sessions left, each named once."""
+        found = [self._by_label.get(label) for label in self._overrides.take_due_drains(now)]
+        return [endpoint for endpoint in found if endpoint is not None and endpoint.active]
+
+    def forget(self, now: float) -> list[Endpoint]:
+        """Drop, and return, what was removed long ago and has no session left; and overrides of what is gone for longer."""
+        for label in self._overrides.purge(now):
+            endpoint = self._by_label.get(label)
+            if endpoint is not None:
+                self._refresh(endpoint)
+        forgotten = [e for e in self._removed.values() if not e.active and _forget_due(e) <= now]
+        for endpoint in forgotten:
+            del self._removed[endpoint.address]
+            del self._by_address[endpoint.address]
+            del self._by_label[endpoint.label]
+        return forgotten
+
+    def next_due(self, now: float) -> float | None:
+        times = [
+            max(_forget_due(e), now + LINGER_CHECK_S if e.active else now) for e in self._removed.values()
+        ]
+        override_due = self._overrides.next_due()
+        if override_due is not None:
+            times.append(override_due)
+        return min(times, default=None)
+
+    def _find(self, key: str) -> Endpoint | None:
+        """None for an endpoint that was forgotten while its override is kept."""
+        endpoint = self._by_label.get(key)
+        if endpoint is None and key not in self._overrides:
+            raise KeyError(key)
+        return endpoint
+
+    def _overridden(self, key: str, endpoint: Endpoint | None) -> None:
+        if endpoint is not None:
+            if endpoint.removed_at is not None:
+                self._overrides.disappeared(key, endpoint.removed_at)
+            self._refresh(endpoint)
+
+    def _settle_in(self, endpoint: Endpoint) -> None:
+        """New, or back after a removal."""
+        self._removed.pop(endpoint.address, None)
+        self._overrides.appeared(endpoint.label)
+        endpoint.removed_at = None
+        endpoint.ineligible &= ~Ineligible.REMOVED
+        self._refresh(endpoint)
+        if self.drained:
+            self._drain_along(endpoint)
+
+    def _remove(self, endpoint: Endpoint, now: float) -> None:
+        endpoint.removed_at = now
+        endpoint.ineligible |= Ineligible.REMOVED
+        self._removed[endpoint.address] = endpoint
+        self._overrides.disappeared(endpoint.label, now)
+
+    def _update(self, endpoint: Endpoint, member: Member) -> bool:
+        """Take what the source says now; whether the limit differs."""
+        limit_differs = endpoint.max_connections != member.max_connections
+        endpoint.member = member
+        endpoint.priority = member.priority
+        endpoint.max_connections = member.max_connections
+        self._refresh(endpoint)
+        return limit_differs
+
+    def _refresh(self, endpoint: Endpoint) -> None:
+        """Weight in force (the operator's before the member's) and the flags that follow from it and from the override."""
+        override = self._overrides.get(endpoint.label)
+        endpoint.weight_override = override.weight
+        endpoint.weight = endpoint.member.weight if override.weight is None else override.weight
+        flags = endpoint.ineligible & ~(Ineligible.DRAINED | Ineligible.WEIGHT_ZERO)
+        if override.drained:
+            flags |= Ineligible.DRAINED
+        if endpoint.weight == 0:
+            flags |= Ineligible.WEIGHT_ZERO
+        endpoint.ineligible = flags
+
+
+def _forget_due(endpoint: Endpoint) -> float:
+    return (endpoint.removed_at or 0.0) + FORGET_AFTER_S

@@ -1,0 +1,53 @@
+"""Two weighted draws, the one with fewer sessions for its weight wins ("power of two choices")."""
+
+from __future__ import annotations
+
+from lbproxy.domain.endpoint import Endpoint
+from lbproxy.domain.strategy import Context, Snapshot
+from lbproxy.strategies.draws import NOTHING, ROUNDS, Draws
+
+
+class RandomTwo:
+    """The two are different endpoints when there are two. On a tie the first draw stands, so that shares follow the weights
+    exactly while nothing is busy."""
+
+    __slots__ = ("_draws",)
+
+    def __init__(self) -> None:
+        self._draws = NOTHING
+
+    def rebuild(self, snapshot: Snapshot) -> None:
+        """O(n)."""
+        self._draws = Draws(snapshot.endpoints, snapshot.weights)
+
+    def pick(self, snapshot: Snapshot, context: Context) -> Endpoint | None:  # noqa: ARG002 - the table holds it
+        draws = self._draws
+        if not draws.endpoints:
+            return None
+        for _ in range(ROUNDS):
+            endpoint = _better(draws, context)
+            if endpoint is not None:
+                return endpoint
+        rest = draws.usable(context)
+        return None if rest is None else _better(rest, context)
+
+    def acquired(self, endpoint: Endpoint) -> None:
+        pass  # sessions are read from the endpoints at the draw
+
+    def released(self, endpoint: Endpoint) -> None:
+        pass  # sessions are read from the endpoints at the draw
+
+
+def _better(draws: Draws, context: Context) -> Endpoint | None:
+    rng = context.rng
+    tried = context.tried
+    first = draws.one(rng)
+    one = draws.endpoints[first]
+    usable = not one.full and not (tried and one in tried)
+    if len(draws.endpoints) > 1:
+        second = draws.other(rng, first)
+        other = draws.endpoints[second]
+        if not other.full and not (tried and other in tried):
+            if not usable or other.active * draws.weights[first] < one.active * draws.weights[second]:
+                return other
+    return one if usable else None
