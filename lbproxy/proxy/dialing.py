@@ -23,6 +23,7 @@ from lbproxy.domain.session import EndReason, Phase, State
 from lbproxy.domain.strategy import Random
 from lbproxy.pool.lease import Exhausted, Lease
 from lbproxy.proxy.admission import Capacity
+from lbproxy.proxy.complaints import Complaints
 from lbproxy.proxy.sessions import Session, SessionTable
 from lbproxy.proxy.sockets import FAMILIES, open_dialing, refuse
 from lbproxy.relay.contract import Connected, Event, Outcome, Relay, RelayOptions, Socket
@@ -58,6 +59,7 @@ class Dialer:
         self.sessions = SessionTable()
         self.rng = rng
         self.log = log
+        self.complaints = Complaints(logger)
         self.own_dials: set[tuple[str, int]] = set()
         self._loop = loop
         self.clock = clock
@@ -108,8 +110,8 @@ class Dialer:
                 failure = error.errno or 0
                 cause = local_cause(failure)
                 if cause.reason is EndReason.INTERNAL_ERROR:
-                    message = "upstream %s: cannot make a socket to dial from: %s"
-                    logger.error(message, route.upstream, error)  # noqa: TRY400 - the words say it all
+                    message = f"upstream {route.upstream}: cannot make a socket to dial from: {error}"
+                    self.complaints.say(logging.ERROR, f"socket {route.upstream}", message, self._now())
             else:
                 target = endpoint.sockaddr if address is endpoint.address else sockaddr(address)
                 failure = upstream.connect_ex(target)
@@ -139,7 +141,8 @@ class Dialer:
         try:
             self._relay.submit(session.id, client, upstream, options)
         except OSError as error:
-            logger.warning("relay refused a session: %s", error)
+            message = f"the relay refused a session: {error}"
+            self.complaints.say(logging.ERROR, "relay", message, self._now())
             upstream.close()
             self._fail(session, client, EndReason.LOCAL_FDS, Phase.CONNECT, error.errno or 0)
 

@@ -153,12 +153,15 @@ class Listener:
     def _overloaded(self, error: OSError) -> None:
         self._pause()
         self.accept_pauses += 1
-        if error.errno in _OVERLOAD:
-            logger.warning(
-                "listener %s: accept paused for %.0f ms: %s", self.name, OVERLOAD_PAUSE_S * 1000, error
-            )
-        else:
-            logger.error("listener %s: accept failed, trying again: %s", self.name, error)
+        known = error.errno in _OVERLOAD
+        what = (
+            f"accept paused for {OVERLOAD_PAUSE_S * 1000:.0f} ms" if known else "accept failed, trying again"
+        )
+        level = logging.WARNING if known else logging.ERROR
+        dialer = self._dialer
+        dialer.complaints.say(
+            level, f"accept {self.name}", f"listener {self.name}: {what}: {error}", dialer.clock()
+        )
         self._overload = self._loop.call_later(OVERLOAD_PAUSE_S, self._overload_passed)
 
     def _overload_passed(self) -> None:

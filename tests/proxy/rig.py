@@ -31,7 +31,6 @@ WITHIN_S = 10.0
 LOOPBACK = ip_address("127.0.0.1", 0)
 
 
-
 class Ended:
     """One ended session, as the access log would be told."""
 
