@@ -9,13 +9,12 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 
-from lbproxy.pool.pool import Pool
-
 from lbproxy.domain.address import Address, ip_address
 from lbproxy.domain.effects import Effect, EndpointAdded, EndpointForgotten
 from lbproxy.domain.membership import Member, Membership
 from lbproxy.domain.session import EndReason, Phase
 from lbproxy.pool.options import PoolOptions
+from lbproxy.pool.pool import Pool
 from lbproxy.proxy.admission import Capacity
 from lbproxy.proxy.dialing import Dialer
 from lbproxy.proxy.listener import Listener
