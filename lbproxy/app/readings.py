@@ -33,7 +33,7 @@ def read(running: Running, build: Mapping[str, str]) -> Reading:
                 upstream.pool.connect_duration,
                 upstream.pool.attempts,
                 0,  # sessions wait only from the stage on that lets them
-                [read_endpoint(running, endpoint) for endpoint in upstream.pool.endpoints()],
+                (read_endpoint(running, endpoint) for endpoint in upstream.pool.endpoints()),
             )
             for name, upstream in running.upstreams.items()
         ],

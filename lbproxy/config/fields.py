@@ -1,0 +1,190 @@
+"""The kinds of values a configuration holds: how each is read, shown again, and described in the schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
+
+from lbproxy.config import values
+from lbproxy.config.options import Share
+from lbproxy.domain.address import Address, HostName
+from lbproxy.proxy.options import Network
+from lbproxy.wire.secrets import Secret
+
+DURATION_PATTERN: Final = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
+
+
+def _text(pattern: str, example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
+
+
+_as_text = PlainSerializer(str)
+Duration = Annotated[
+    float,
+    PlainValidator(values.positive_duration),
+    PlainSerializer(values.format_duration),
+    _text(DURATION_PATTERN, "5s"),
+]
+DurationOrZero = Annotated[
+    float,
+    PlainValidator(values.duration),
+    PlainSerializer(values.format_duration),
+    _text(DURATION_PATTERN, "0s"),
+]
+Size = Annotated[
+    int,
+    PlainValidator(values.size),
+    PlainSerializer(values.format_size),
+    _text(r"^[0-9]+(B|[KMG]iB|[kKMG]B)$", "64KiB"),
+]
+Bind = Annotated[Address, PlainValidator(values.address), _as_text, _text(r".+", "0.0.0.0:8080")]
+Target = Annotated[Address | HostName, PlainValidator(values.target), _as_text, _text(r".+", "10.0.0.11:80")]
+SourceIp = Annotated[str, PlainValidator(values.source_ip), _text(r"^[0-9a-fA-F.:]+$", "10.0.0.5")]
+Cidr = Annotated[Network, PlainValidator(values.network), _as_text, _text(r"^[0-9a-fA-F.:/]+$", "10.0.0.0/8")]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")]
+
+
+def or_none(seconds: float | None) -> values.Seconds | None:
+    """A default of the options as it stands in the file."""
+    return None if seconds is None else values.Seconds(seconds)
+
+
+def listed(given: object) -> object:
+    """A single value stands for a list of one."""
+    return given if isinstance(given, list) else [given]
+
+
+def endpoint(given: object) -> object:
+    """An address alone stands for an endpoint with nothing but an address."""
+    return {"address": given} if isinstance(given, str) else given
+
+
+def strategy(given: object) -> object:
+    """A name alone stands for a strategy without options."""
+    return {"type": given} if isinstance(given, str) else given
+
+
+def _max_connections(given: object) -> int | Share | None:
+    if given == "auto":
+        return None
+    if isinstance(given, int) and not isinstance(given, bool):
+        if not 1 <= given <= 10_000_000:
+            raise ValueError(f"expected auto, a percentage, or a number from 1 to 10000000, got {given}")
+        return given
+    if isinstance(given, str) and given.endswith("%"):
+        return Share(values.percentage(given))
+    raise ValueError(f"expected auto, a number, or a percentage such as 80%, got {values.shown(given)}")
+
+
+def _show_max_connections(value: int | Share | None) -> int | str:
+    if value is None:
+        return "auto"
+    return f"{value.fraction * 100:g}%" if isinstance(value, Share) else value
+
+
+def _threads(given: object) -> int | None:
+    if given == "auto":
+        return None
+    if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= 256:
+        return given
+    raise ValueError(f"expected auto or a number from 1 to 256, got {values.shown(given)}")
+
+
+def _shown_endpoints(given: object) -> object:
+    if given in {"all", "none"} or (isinstance(given, int) and not isinstance(given, bool) and given >= 1):
+        return given
+    raise ValueError(f"expected all, none or a number of at least 1, got {values.shown(given)}")
+
+
+def _state_dir(given: object) -> Path | Literal["auto"] | None:
+    if given is None or given == "auto":
+        return given
+    return Path(values.text(given))
+
+
+def _show_state_dir(value: Path | str | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _secret(given: object) -> Secret | None:
+    """The value never appears in an error."""
+    if given is None:
+        return None
+    if isinstance(given, dict):
+        if set(given) != {"file"} or not isinstance(given["file"], str) or not given["file"]:
+            raise ValueError("expected {file: PATH} or ${VARIABLE}")
+        return Secret(path=Path(given["file"]))
+    if isinstance(given, str):
+        if not given:
+            raise ValueError("the secret is empty")
+        return Secret(value=given)
+    raise ValueError("expected {file: PATH} or ${VARIABLE}")
+
+
+def _show_secret(secret: Secret | None) -> dict[str, str] | str | None:
+    if secret is None:
+        return None
+    return {"file": str(secret.path)} if secret.path is not None else "***"
+
+
+SecretText = Annotated[
+    Secret | None,
+    PlainValidator(_secret),
+    PlainSerializer(_show_secret),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {
+                    "type": "string",
+                    "description": "${VARIABLE}; a literal only with runtime.allow_literal_secrets",
+                },
+                {
+                    "type": "object",
+                    "properties": {"file": {"type": "string"}},
+                    "required": ["file"],
+                    "additionalProperties": False,
+                },
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
+
+Threads = Annotated[
+    int | None,
+    PlainValidator(_threads),
+    PlainSerializer(lambda value: "auto" if value is None else value),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 256}]}),
+]
+
+StateDir = Annotated[
+    Path | Literal["auto"] | None,
+    PlainValidator(_state_dir),
+    PlainSerializer(_show_state_dir),
+    WithJsonSchema({"type": ["string", "null"]}),
+]
+
+MaxConnections = Annotated[
+    int | Share | None,
+    PlainValidator(_max_connections),
+    PlainSerializer(_show_max_connections),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": "auto"},
+                {"type": "integer", "minimum": 1},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"},
+            ]
+        }
+    ),
+]
+
+ShownEndpoints = Annotated[
+    Literal["all", "none"] | int,
+    PlainValidator(_shown_endpoints),
+    WithJsonSchema({"anyOf": [{"enum": ["all", "none"]}, {"type": "integer", "minimum": 1}]}),
+]
