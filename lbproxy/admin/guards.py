@@ -76,15 +76,20 @@ async def wall(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def guard(
-    token: Secret | None, *, browsers: bool, places: Places, body_within_s: float = BODY_WITHIN_S
+    current: Callable[[], Secret | None],
+    *,
+    browsers: bool,
+    places: Places,
+    body_within_s: float = BODY_WITHIN_S,
 ) -> Middleware:
-    """Token, browser rules, body and limit for all but the public paths. `browsers`: whether a browser can get here at all
+    """Token (`current` gives the one in force), browser rules, body and limit for all but the public paths. `browsers`: whether a browser can get here at all
     (over a unix socket it cannot)."""
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path in PUBLIC:
             return await handler(request)
+        token = current()
         by_header = token is not None and _authorised(request, token)
         if browsers and not by_header:
             _refuse_foreign(request, host_matters=token is None)

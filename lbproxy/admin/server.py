@@ -18,6 +18,7 @@ from lbproxy.admin.options import AdminOptions
 from lbproxy.admin.requests import BODY_BYTES, BODY_WITHIN_S
 from lbproxy.admin.routes import ApiRoutes, PublicRoutes
 from lbproxy.domain.address import Address
+from lbproxy.wire.secrets import Secret
 
 API_REQUESTS: Final = 8
 METRICS_RENDERS: Final = 2
@@ -59,6 +60,7 @@ class AdminServer:
         self._operations = operations
         self._metrics = metrics
         self._options = options
+        self._token = options.token
         self._body_within_s = body_within_s
         self._stack = AsyncExitStack()
         self._addresses: list[Address] = []
@@ -76,7 +78,7 @@ class AdminServer:
         renders = Places(METRICS_RENDERS, PLACE_WITHIN_S)
         public = PublicRoutes(self._operations, self._metrics, renders)
         guarded = guard(
-            options.token,
+            lambda: self._token,
             browsers=options.bind.family != "unix",
             places=Places(API_REQUESTS, PLACE_WITHIN_S),
             body_within_s=self._body_within_s,
@@ -93,6 +95,11 @@ class AdminServer:
         except BaseException:
             await self.close()
             raise
+
+    def set_token(self, token: Secret | None) -> None:
+        """Ask for another token from now on. Raises UnsafeBindError, with nothing changed, where there must be one."""
+        require_safe(self._options.bind, token=token is not None)
+        self._token = token
 
     async def close(self) -> None:
         """Stop listening, give requests a moment to end, cut what is left. Idempotent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import platform
@@ -142,7 +143,7 @@ class Application:
     async def _serve(self, group: asyncio.TaskGroup) -> None:
         running, loop = self.running, self.running.loop
         sources = Sources(group, self.apply, Resolver().resolve, self._is_own, loop.time, self._rng)
-        reloader = Reloader(running, sources, self._reread, self._notifier, self._configured)
+        reloader = Reloader(running, sources, self._reread, self._notifier, self._reconfigured)
         inherited_now = inherited_sockets(inherited(self._environ))
         try:
             changes.apply(running, self._loaded, sources, inherited_now)
@@ -153,13 +154,16 @@ class Application:
             unused.close()
         self._configured()
         operations = AdminOperations(running, self.apply, self.stop, reloader.reload)
-        admin = AdminServer(operations, self._render, self._loaded.configuration.admin)
+        admin = self._admin = AdminServer(operations, self._render, self._loaded.configuration.admin)
         try:
             await admin.start()
         except OSError as error:
             raise StartError([f"admin: {error}"]) from error
         try:
             self._tell_started(admin.addresses)
+            # What lives as long as the process need not be looked at by every collection: a full one holds the loop for milliseconds.
+            gc.collect()
+            gc.freeze()
             side_tasks = [
                 group.create_task(self._follow_hangups(reloader), name="reload on SIGHUP"),
                 group.create_task(self._notifier.watchdog(asyncio.sleep), name="systemd watchdog"),
@@ -184,14 +188,22 @@ class Application:
             return
         self._log_options = options
         if previous is not None:
-            previous.close()
-            self.running.access_log_dropped += previous.dropped
+            self.running.retired_logs.append(previous)
+            # It writes what it holds; a stuck reader of the log must not hold the loop meanwhile.
+            self.running.loop.run_in_executor(None, previous.close)
         access = None
         if options.access.enabled:
             kind = logs.chosen(options.format, sys.stderr)
             access = AccessLog(sys.stderr.fileno(), kind, options.access, self.running.loop.call_later)
         self.running.access_log = access
         self.running.dialer.log = recorder(access) if access is not None else None
+
+    def _reconfigured(self) -> None:
+        self._configured()
+        try:
+            self._admin.set_token(self.running.loaded.configuration.admin.token)
+        except OSError as error:
+            logger.error("reload: admin.token stays as it was: %s", error)  # noqa: TRY400 - the message says all
 
     async def _render(self, accept: str) -> tuple[list[bytes], str]:
         return await render(

@@ -39,8 +39,9 @@ def read(running: Running, build: Mapping[str, str]) -> Reading:
         ],
         reloads=running.reloads,
         last_reload_successful=running.last_reload_successful,
-        access_log_dropped=running.access_log_dropped
-        + (running.access_log.dropped if running.access_log is not None else 0),
+        access_log_dropped=sum(
+            log.dropped for log in (running.access_log, *running.retired_logs) if log is not None
+        ),
         relay={
             "submitted_total": statistics["submitted"],
             "connected_total": statistics["connected"],

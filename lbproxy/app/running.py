@@ -25,7 +25,9 @@ class Running:
     dialer: Dialer
     relay: Relay
     access_log: AccessLog | None = None
-    access_log_dropped: int = 0  # by access logs that a reload has replaced
+    retired_logs: list[AccessLog] = field(
+        default_factory=list
+    )  # replaced by reloads; what they dropped still counts
     listeners: dict[str, Listener] = field(default_factory=dict)
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     departed: list[Upstream] = field(default_factory=list)  # whose name another kind of upstream has taken
