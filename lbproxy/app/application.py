@@ -37,7 +37,7 @@ from lbproxy.proxy.dialing import Dialer
 from lbproxy.relay.aio.relay import AsyncioRelay
 from lbproxy.wire.local import is_local
 from lbproxy.wire.resolver import Resolver
-from lbproxy.wire.systemd import Notifier, inherited
+from lbproxy.wire.systemd import InheritError, Notifier, inherited
 
 logger = logging.getLogger("lbproxy.app")
 
@@ -144,11 +144,13 @@ class Application:
         running, loop = self.running, self.running.loop
         sources = Sources(group, self.apply, Resolver().resolve, self._is_own, loop.time, self._rng)
         reloader = Reloader(running, sources, self._reread, self._notifier, self._reconfigured)
-        inherited_now = inherited_sockets(inherited(self._environ))
         try:
+            inherited_now = inherited_sockets(inherited(self._environ))
             changes.apply(running, self._loaded, sources, inherited_now)
         except BindError as error:
             raise StartError(error.errors) from error
+        except InheritError as error:
+            raise StartError([f"inherited socket: {error}"]) from error
         for address, unused in inherited_now.items():
             logger.warning("inherited socket %s: no listener binds it; closed", address)
             unused.close()
