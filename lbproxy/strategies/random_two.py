@@ -47,7 +47,7 @@ def _better(draws: Draws, context: Context) -> Endpoint | None:
     if len(draws.endpoints) > 1:
         second = draws.other(rng, first)
         other = draws.endpoints[second]
-        if not other.full and not (tried and other in tried):
-            if not usable or other.active * draws.weights[first] < one.active * draws.weights[second]:
-                return other
+        less = other.active * draws.weights[first] < one.active * draws.weights[second]
+        if (less or not usable) and not other.full and not (tried and other in tried):
+            return other
     return one if usable else None

@@ -31,17 +31,24 @@ def port_holder(address: Address) -> str | None:
         return None
     wanted = {f"socket:[{inode}]" for inode in inodes}
     for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        try:
-            with os.scandir(process / "fd") as descriptors:
-                held = any(_target(entry.path) in wanted for entry in descriptors)
-            if held:
-                name = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
-                return f"{name} (pid {process.name})"
-        except OSError:  # not ours to look into, or already gone
-            continue
+        if process.name.isdigit() and _holds(process, wanted):
+            return f"{_name(process)} (pid {process.name})"
     return None
+
+
+def _holds(process: Path, wanted: set[str]) -> bool:
+    try:
+        with os.scandir(process / "fd") as descriptors:
+            return any(_target(entry.path) in wanted for entry in descriptors)
+    except OSError:  # not ours to look into, or already gone
+        return False
+
+
+def _name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "a process"
 
 
 def _target(path: str) -> str:
@@ -53,10 +60,8 @@ def _target(path: str) -> str:
 
 def _listening() -> Iterator[tuple[int, str]]:
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
+        path = Path(table)
+        lines = path.read_text(encoding="ascii").splitlines()[1:] if path.exists() else []
         for line in lines:
             fields = line.split()
             if fields[3] == _LISTEN:

@@ -273,7 +273,7 @@ class _Builder:
             self._attach(node)
             return
         top = self._open[-1]
-        assert isinstance(top.node, MapNode)  # noqa: S101 -- what _awaits_key said, for the type checker
+        assert isinstance(top.node, MapNode)
         if not isinstance(node.value, str) or not node.value:
             shown = f": write '{node.text}' in quotes" if node.text else ""
             self.problems.append(Problem(node.mark, top.path, f"a key must be text{shown}"))
