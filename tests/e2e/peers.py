@@ -45,6 +45,7 @@ class Upstream:
         self.port: int = self.listening.getsockname()[1]
         self._group = group
         self._talk = talk
+        self._connections: set[socket.socket] = set()
         group.create_task(self._accept(), name=f"upstream {self.port}")
 
     async def _accept(self) -> None:
@@ -53,6 +54,7 @@ class Upstream:
             client, _ = await loop.sock_accept(self.listening)
             self.accepted += 1
             self.open += 1
+            self._connections.add(client)
             self._group.create_task(self._serve(client), name="upstream connection")
 
     async def _serve(self, client: socket.socket) -> None:
@@ -60,7 +62,14 @@ class Upstream:
             with client, contextlib.suppress(ConnectionError):
                 await self._talk(client)
         finally:
+            self._connections.discard(client)
             self.open -= 1
+
+    def close(self) -> None:
+        """Close what a cancelled task may never have begun to serve, and the listening socket."""
+        for client in self._connections:
+            client.close()
+        self.listening.close()
 
 
 @asynccontextmanager
@@ -76,7 +85,7 @@ async def upstreams(*talks: Talk) -> AsyncIterator[list[Upstream]]:
         pass
     finally:
         for one in found:
-            one.listening.close()
+            one.close()
 
 
 class _OverError(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -24,6 +25,7 @@ from tests.servers.programs import find
 WITHIN_S: Final = 10.0  # a hang's bound, not an expectation
 ADMIN_WITHIN_S: Final = 5.0
 LOOK_AGAIN_MS: Final = 5
+ADMIN_LINE: Final = re.compile(r"""lbproxy\.app(?::|", "message":) "?admin: ([^\s",]+)["\n,]""")
 TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -33,7 +35,8 @@ Json = dict[str, Any]
 class Program:
     """A running `lbproxy run`. It serves as soon as this object exists.
 
-    `nofile` is its limit of open files, `netns` the network namespace it lives in, `wrap` what stands before its command.
+    `nofile` is its limit of open files, `netns` the network namespace it lives in, `wrap` what stands before its command,
+    `token` what `ask` shows to the admin interface.
     """
 
     def __init__(
@@ -46,12 +49,14 @@ class Program:
         environ: Mapping[str, str] | None = None,
         wrap: Sequence[str] = (),
         stdin: socket.socket | None = None,
+        token: str = "",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / "lbproxy.yaml"
         self.log = folder / "stderr.log"
         self.write(config)
         self._netns = netns
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         command = [*wrap, sys.executable, "-m", "lbproxy", "run", "-c", str(self.file)]
         if nofile is not None:
             command = ["prlimit", f"--nofile={nofile}:{nofile}", "--", *command]
@@ -106,10 +111,8 @@ class Program:
         return [line for line in self.lines() if line.get("event") == "end"]
 
     def _admin_address(self) -> str:
-        for line in self.stderr().splitlines():
-            if '"message": "admin: ' in line:
-                return str(json.loads(line)["message"]).removeprefix("admin: ").split(", ")[0]
-        return ""
+        found = ADMIN_LINE.search(self.stderr())
+        return found.group(1) if found else ""
 
     # -- what it answers
 
@@ -124,9 +127,9 @@ class Program:
         """One request to the admin interface: the status and the body."""
         host, _, port = (admin or self.admin).rpartition(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=ADMIN_WITHIN_S)
-        given = dict(headers or {})
+        given = self._headers if headers is None else dict(headers)
         if body is not None:
-            given.setdefault("Content-Type", "application/json")
+            given = {"Content-Type": "application/json", **given}
         try:
             if self._netns is not None:
                 with self._netns.inside():
