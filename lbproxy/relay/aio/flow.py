@@ -221,8 +221,6 @@ class Flow:
             self.upward.uncounted_bytes = len(options.first_bytes)
         if options.idle_timeout_ms:
             self.host.look_at(self, now + options.idle_timeout_ms / 1000, now)
-        if options.max_duration_ms:
-            self.host.look_at(self, self.started_at + options.max_duration_ms / 1000, now)
 
     def _connect_failed(self, error: int, now: float) -> None:
         reason = dial_cause(error, kernel.family(self.downward.source)).reason

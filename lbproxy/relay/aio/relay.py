@@ -204,8 +204,8 @@ class AsyncioRelay:
         self._busy.append((flow, half))
 
     def look_at(self, flow: Flow, at: float, now: float) -> None:
-        if at > flow.armed * TICK_S:
-            return
+        if at > (flow.armed - 1) * TICK_S:
+            return  # in the bucket of the entry that counts, or later
         flow.armed = self._deadlines.add(flow.session, at, now)
         if at < self._timer_at:
             self._set_timer(now)
