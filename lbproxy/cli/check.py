@@ -58,12 +58,20 @@ def check(
 
 def _taken(configuration: Configuration) -> Iterator[str]:
     """Try every bind for a moment. Nothing listens meanwhile, so no client can be caught by it."""
+    ipv4_ports = {
+        address.port
+        for listener in configuration.listeners.values()
+        for address in listener.binds
+        if address.family == "inet" and address.is_wildcard
+    }
     for owner, address, tcp in _binds(configuration):
+        # As the running program binds: a listener on [::] takes IPv4, too, where 0.0.0.0 has no bind of its own.
+        v6only = owner.startswith("admin.") or address.port in ipv4_ports
         if address.family == "unix" and not address.host.startswith("@"):
             yield from _unix_taken(owner, address)
             continue
         try:
-            with contextlib.closing(bind_socket(address, tcp, v6only=True)):
+            with contextlib.closing(bind_socket(address, tcp, v6only=v6only)):
                 pass
         except OSError as error:
             text = os.strerror(error.errno) if error.errno else str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -19,6 +20,13 @@ _LATER_VALUES: Final = frozenset(
     {"metric_weighted", "peak_ewma", "source_hash", "first", "start", "periodic", "require"}
 )
 
+# Keys and names are quoted as they stand in the file, and may hold what would break or forge a line.
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+_LONGEST: Final = (
+    400  # characters: enough for every sentence of ours, not for a page that was quoted by accident
+)
+
 
 class ConfigError(Exception):
     """Every problem of a configuration, a line each: `FILE:LINE:COLUMN: PATH: what (did you mean 'X'?)`."""
@@ -32,7 +40,9 @@ class ConfigError(Exception):
 def line(problem: Problem) -> str:
     """One problem as users read it."""
     path = written(problem.path)
-    return f"{problem.mark}: {path}: {problem.what}" if path else f"{problem.mark}: {problem.what}"
+    what = problem.what if len(problem.what) <= _LONGEST else f"{problem.what[:_LONGEST]}..."
+    told = f"{problem.mark}: {path}: {what}" if path else f"{problem.mark}: {what}"
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], told)
 
 
 def written(path: Path) -> str:
@@ -49,14 +59,28 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
-def from_validation(error: ValidationError, expanded: Expanded) -> list[Problem]:
-    """Each of pydantic's errors at the innermost place of the file that it concerns."""
+def from_validation(error: ValidationError, expanded: Expanded, *, complete: bool) -> list[Problem]:
+    """Each of pydantic's errors at the innermost place of the file that it concerns. Not `complete`: a section that is
+    missing may stand in a file that could not be read."""
     found: dict[tuple[Mark, Path], Problem] = {}
     for details in error.errors(include_url=False):
+        missing_section = details["type"] == "missing" and len(details["loc"]) == 1
+        if (missing_section and not complete) or _is_told_by_routes(details, expanded):
+            continue
         problem = _problem(details, expanded)
         if not any(problem.path[: len(spoiled)] == spoiled for spoiled in expanded.spoiled):
             found.setdefault((problem.mark, problem.path), problem)
     return list(found.values())
+
+
+def _is_told_by_routes(details: ErrorDetails, expanded: Expanded) -> bool:
+    """A listener with `routes`, which this version has not, needs no second complaint about its missing upstream."""
+    *parent, name = details["loc"]
+    return (
+        details["type"] == "missing"
+        and name == "upstream"
+        and (*_existing(parent, expanded), "routes") in expanded.values
+    )
 
 
 def _problem(details: ErrorDetails, expanded: Expanded) -> Problem:
@@ -74,6 +98,8 @@ def _problem(details: ErrorDetails, expanded: Expanded) -> Problem:
             path,
             f"{name!r} is no name: letters, digits, '_', '-' and '.', at most 63",
         )
+    if kind == "literal_error" and path == ("runtime", "offload") and given == "auto":
+        return Problem(mark, path, "this version has no 'auto' yet: one of 'off'")
     return Problem(mark, path, _what(kind, given, context, details["msg"]))
 
 
@@ -95,9 +121,11 @@ def _what(kind: str, given: Any, context: dict[str, Any], message: str) -> str:
         "model_attributes_type": "a mapping",
     }.get(kind)
     if expected is not None:
-        hint = (
-            " (without quotes)" if kind == "int_type" and isinstance(given, str) and given.isdigit() else ""
-        )
+        hint = ""
+        if kind == "int_type" and isinstance(given, str) and given.isdigit():
+            hint = " (without quotes)"
+        elif kind == "string_type" and isinstance(given, int | float):
+            hint = " (in quotes)"
         return f"expected {expected}{hint}, got {shown(given)}"
     if kind == "too_short":
         return "the list is empty"

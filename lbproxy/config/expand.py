@@ -22,7 +22,8 @@ _KEYWORDS: Final = frozenset({"auto"})
 
 
 class Expanded:
-    """Plain data with the place of every value and key, what went wrong, and which scalars came from the environment."""
+    """Plain data with the place of every value and key, what went wrong, and which scalars are wholly from the environment:
+    `${NAME}` alone, without a default, which would stand in the file."""
 
     def __init__(self, root: yaml.Node, environ: Mapping[str, str]) -> None:
         self.values: Tree = {}
@@ -62,7 +63,8 @@ class Expanded:
                 self._problem(node, path, "expected ${NAME} or ${NAME:-default} ($${ for a literal ${)")
                 return ""
             given = self._environ.get(name)
-            self.from_environment.add(path)
+            if found[0] == node.text and not default:
+                self.from_environment.add(path)
             if given:
                 return given
             if default is None and given is None:

@@ -27,6 +27,12 @@ Duration = Annotated[
     PlainSerializer(values.format_duration),
     _text(DURATION_PATTERN, "5s"),
 ]
+Keepalive = Annotated[
+    float,
+    PlainValidator(values.keepalive),
+    PlainSerializer(values.format_duration),
+    _text(DURATION_PATTERN, "60s"),
+]
 DurationOrZero = Annotated[
     float,
     PlainValidator(values.duration),
@@ -94,7 +100,9 @@ def _threads(given: object) -> int | None:
 
 
 def _shown_endpoints(given: object) -> object:
-    if given in {"all", "none"} or (isinstance(given, int) and not isinstance(given, bool) and given >= 1):
+    if isinstance(given, str) and given in {"all", "none"}:
+        return given
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
         return given
     raise ValueError(f"expected all, none or a number of at least 1, got {values.shown(given)}")
 
@@ -102,7 +110,7 @@ def _shown_endpoints(given: object) -> object:
 def _state_dir(given: object) -> Path | Literal["auto"] | None:
     if given is None or given == "auto":
         return given
-    return Path(values.text(given))
+    return Path(values.file_name(given))
 
 
 def _show_state_dir(value: Path | str | None) -> str | None:
@@ -116,7 +124,7 @@ def _secret(given: object) -> Secret | None:
     if isinstance(given, dict):
         if set(given) != {"file"} or not isinstance(given["file"], str) or not given["file"]:
             raise ValueError("expected {file: PATH} or ${VARIABLE}")
-        return Secret(path=Path(given["file"]))
+        return Secret(path=Path(values.file_name(given["file"])))
     if isinstance(given, str):
         if not given:
             raise ValueError("the secret is empty")

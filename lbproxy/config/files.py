@@ -15,8 +15,13 @@ _MERGED: Final = frozenset({"runtime", "admin", "log", "metrics", "listeners", "
 def read(paths: Sequence[str | Path]) -> yaml.Parsed:
     """Read files, and folders' YAML files in order of their names. Never raises: what is wrong is in the answer."""
     problems: list[yaml.Problem] = []
+    if not paths:
+        problems.append(_unreadable(Path("-"), "no configuration file was named"))
     parsed: list[yaml.Parsed] = []
     for given in paths:
+        if str(given).startswith("consul:"):
+            problems.append(_unreadable(given, "this version reads no configuration from Consul yet"))
+            continue
         for path in _files(Path(given), problems):
             try:
                 with path.open("rb") as file:
@@ -43,7 +48,7 @@ def _files(path: Path, problems: list[yaml.Problem]) -> Iterable[Path]:
     return found
 
 
-def _unreadable(path: Path, what: str) -> yaml.Problem:
+def _unreadable(path: str | Path, what: str) -> yaml.Problem:
     return yaml.Problem(yaml.Mark(str(path), 1, 1), (), what)
 
 
@@ -51,9 +56,11 @@ def merge(parsed: Iterable[yaml.Parsed], problems: list[yaml.Problem]) -> yaml.P
     """One tree of many; `problems` are those met before."""
     root: yaml.MapNode | None = None
     spoiled: set[yaml.Path] = set()
+    complete = not problems
     for each in parsed:
         problems += each.problems
         spoiled |= each.spoiled
+        complete = complete and each.complete
         if each.root is None:
             continue
         if not isinstance(each.root, yaml.MapNode):
@@ -62,7 +69,7 @@ def merge(parsed: Iterable[yaml.Parsed], problems: list[yaml.Problem]) -> yaml.P
             root = each.root
         else:
             _merge_into(root, each.root, (), problems)
-    return yaml.Parsed(root, tuple(problems), frozenset(spoiled))
+    return yaml.Parsed(root, tuple(problems), frozenset(spoiled), complete)
 
 
 def _merge_into(

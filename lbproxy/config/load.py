@@ -54,8 +54,8 @@ def _load(parsed: yaml.Parsed, environ: Mapping[str, str], is_local: IsLocal) ->
     try:
         file = model.File.model_validate(expanded.data)
     except ValidationError as error:
-        problems += from_validation(error, expanded)
-    found, warnings = references.check(expanded, is_local)
+        problems += from_validation(error, expanded, complete=parsed.complete)
+    found, warnings = references.check(expanded, is_local, complete=parsed.complete)
     told = {problem.mark for problem in problems}
     problems += [problem for problem in found if problem.mark not in told]
     if problems or file is None:

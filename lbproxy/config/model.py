@@ -140,7 +140,7 @@ class ListenerTimeouts(Shape):
 class Tcp(Shape):
     """Socket options of both legs; null: the kernel's own."""
 
-    keepalive: fields.Duration | None = Field(
+    keepalive: fields.Keepalive | None = Field(
         default=fields.or_none(_TCP.keepalive_s), description="Idle time before the first probe; at least 1s"
     )
     user_timeout: fields.Duration | None = Field(

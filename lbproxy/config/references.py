@@ -6,12 +6,12 @@ Works on plain data, so that it can speak even when other parts of the file are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lbproxy.config.errors import did_you_mean
 from lbproxy.config.expand import TOKEN, Expanded
-from lbproxy.domain.address import Address, AddressError, parse_address, parse_target
+from lbproxy.domain.address import Address, AddressError, HostName, parse_address, parse_target
 from lbproxy.wire.yaml import Path, Problem
 
 IsLocal = Callable[[str], bool]
@@ -19,15 +19,17 @@ IsLocal = Callable[[str], bool]
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A bind of ours: where it stands and what it belongs to."""
+    """A bind of ours: where it stands and what it belongs to. `dual`: a listener's [::], which takes IPv4, too."""
 
     path: Path
     owner: str
     address: Address
+    dual: bool = False
 
 
-def check(expanded: Expanded, is_local: IsLocal) -> tuple[list[Problem], list[str]]:
-    """Problems, and warnings (an upstream that nothing uses)."""
+def check(expanded: Expanded, is_local: IsLocal, *, complete: bool = True) -> tuple[list[Problem], list[str]]:
+    """Problems, and warnings (an upstream that nothing uses). Not `complete`: an upstream that is named and missing may
+    stand in a file that could not be read."""
     data = expanded.data
     if not isinstance(data, dict):
         return [], []
@@ -43,10 +45,10 @@ def check(expanded: Expanded, is_local: IsLocal) -> tuple[list[Problem], list[st
         if isinstance(upstream, str):
             used.add(upstream)
             path: Path = ("listeners", name, "upstream")
-            if upstream not in upstreams and path not in expanded.spoiled:
+            if complete and upstream not in upstreams and path not in expanded.spoiled:
                 what = f"there is no upstream '{upstream}'{did_you_mean(upstream, upstreams)}"
                 problems.append(Problem(expanded.values[path], path, what))
-    places = list(_places(data, listeners))
+    places = _with_dual(list(_places(data, listeners)))
     problems += _meeting(places, expanded)
     for name, upstream in upstreams.items():
         if isinstance(upstream, dict):
@@ -78,6 +80,17 @@ def _places(data: dict[str, Any], listeners: dict[str, Any]) -> Iterator[_Place]
             yield from _place(("admin", key), f"admin.{key}", admin[key])
 
 
+def _with_dual(places: list[_Place]) -> list[_Place]:
+    """As listeners are bound: [::] leaves IPv4 alone only where a listener has 0.0.0.0 on that port."""
+    taken = {each.address.port for each in places if each.address.host == "0.0.0.0"}  # noqa: S104 - compared, not bound
+    return [
+        replace(each, dual=True)
+        if each.path[0] == "listeners" and each.address.host == "::" and each.address.port not in taken
+        else each
+        for each in places
+    ]
+
+
 def _place(path: Path, owner: str, text: object) -> Iterator[_Place]:
     if isinstance(text, str):
         try:
@@ -89,7 +102,7 @@ def _place(path: Path, owner: str, text: object) -> Iterator[_Place]:
 def _meeting(places: list[_Place], expanded: Expanded) -> Iterator[Problem]:
     for index, place in enumerate(places):
         for earlier in places[:index]:
-            if _meet(place.address, earlier.address):
+            if _meet(place, earlier):
                 again = (
                     "is bound twice" if place.address == earlier.address else f"overlaps {earlier.address}"
                 )
@@ -98,12 +111,15 @@ def _meeting(places: list[_Place], expanded: Expanded) -> Iterator[Problem]:
                 break
 
 
-def _meet(one: Address, other: Address) -> bool:
+def _meet(first: _Place, second: _Place) -> bool:
     """Whether the kernel would refuse both at once."""
+    one, other = first.address, second.address
     if one.port == 0 and one.family != "unix":
         return False  # the kernel's choice, never the same twice
     if one == other:
         return True
+    if {one.family, other.family} == {"inet", "inet6"}:
+        return one.port == other.port and (first.dual or second.dual)
     same_family = one.family == other.family != "unix"
     return same_family and one.port == other.port and (one.is_wildcard or other.is_wildcard)
 
@@ -153,16 +169,30 @@ def _endpoint(
     first = seen.setdefault(str(target), path)
     if first != path:
         yield Problem(mark, path, f"{target} is listed twice (first at {expanded.values[first]})")
-    if not isinstance(target, Address):
-        return
     for place in places:
-        own = place.address
-        on_all = (
-            own.is_wildcard and target.family != "unix" and own.port == target.port and is_local(target.host)
-        )
-        if (own == target and (own.port or own.family == "unix")) or on_all:
+        if any(_reaches(each, place, is_local) for each in _dialled(target)):
             yield Problem(mark, path, f"{target} is our own {place.owner}: a loop")
             return
+
+
+def _dialled(target: Address | HostName) -> tuple[Address, ...]:
+    """The addresses behind a target, as far as they are known without a resolver (RFC 6761 fixes localhost)."""
+    if isinstance(target, Address):
+        return (target,)
+    if target.name == "localhost" or target.name.endswith(".localhost"):
+        return (Address("127.0.0.1", target.port, "inet"), Address("::1", target.port, "inet6"))
+    return ()
+
+
+def _reaches(target: Address, place: _Place, is_local: IsLocal) -> bool:
+    """Whether a dial to `target` arrives at our bind."""
+    own = place.address
+    if own == target:
+        return own.family == "unix" or own.port != 0
+    family_fits = own.family == target.family or (place.dual and target.family == "inet")
+    if not own.is_wildcard or not family_fits or own.port != target.port:
+        return False
+    return is_local(target.host)
 
 
 def _admin(data: dict[str, Any], expanded: Expanded) -> Iterator[Problem]:

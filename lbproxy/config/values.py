@@ -22,7 +22,7 @@ _UNIT_S: Final = {
 }
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+")
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-_SIZE: Final = re.compile(r"([0-9]+)(B|KiB|MiB|GiB|kB|KB|MB|GB)")
+_SIZE: Final = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB|kB|KB|MB|GB)")
 _UNIT_BYTES: Final = {
     "B": 1,
     "KiB": 1024,
@@ -35,6 +35,10 @@ _UNIT_BYTES: Final = {
 }
 _PERCENTAGE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
 _LONGEST_S: Final = 10 * 365 * 86400.0
+_KEEPALIVE_S: Final = (
+    1,
+    32767,
+)  # TCP_KEEPIDLE counts whole seconds up to MAX_TCP_KEEPIDLE, include/net/tcp.h
 
 
 class Seconds(float):
@@ -74,6 +78,15 @@ def positive_duration(given: object) -> Seconds:
     value = duration(given)
     if value < 0.001:
         raise ValueError(f"{shown(given)} is too short: at least 1ms")
+    return value
+
+
+def keepalive(given: object) -> Seconds:
+    """As `duration`, in what the kernel takes for TCP_KEEPIDLE."""
+    value = duration(given)
+    least, most = _KEEPALIVE_S
+    if not least <= value <= most or value % 1:
+        raise ValueError(f"{shown(given)} is out of range: whole seconds from {least}s to {most}s")
     return value
 
 
@@ -127,6 +140,14 @@ def text(given: object) -> str:
     if not isinstance(given, str):
         raise ValueError(f"expected text, got {shown(given)}")  # noqa: TRY004
     return given
+
+
+def file_name(given: object) -> str:
+    """Raises ValueError for what the system takes for no path."""
+    written = text(given)
+    if not written or "\0" in written:
+        raise ValueError("expected the path of a file or folder")
+    return written
 
 
 def address(given: object) -> Address:

@@ -14,6 +14,7 @@ Family = Literal["inet", "inet6", "unix"]
 SockAddress = tuple[str, int] | tuple[str, int, int, int] | str | bytes
 
 _NAME = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?$")
+_ZONE = re.compile(r"[!-~]{1,15}")  # an interface name, IFNAMSIZ - 1
 _UNIX_PATH_LIMIT_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1, unix(7)
 
 
@@ -58,8 +59,11 @@ def normalise_ip(text: str) -> str:
         ip = ipaddress.ip_address(text)
     except ValueError as error:
         raise AddressError(f"{text!r} is not an IP address") from error
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.scope_id is not None and not _ZONE.fullmatch(ip.scope_id):
+            raise AddressError(f"{text!r} names no network interface")
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
     return str(ip)
 
 
@@ -75,6 +79,8 @@ def unix_address(path: str) -> Address:
         raise AddressError("a unix socket needs a path")
     if "\0" in path:
         raise AddressError("a unix socket path holds a NUL byte")
+    if not path.isascii() and any("\ud800" <= letter <= "\udfff" for letter in path):
+        raise AddressError("a unix socket path must be UTF-8 text")
     if len(path.encode()) > _UNIX_PATH_LIMIT_BYTES:
         raise AddressError(f"a unix socket path is at most {_UNIX_PATH_LIMIT_BYTES} bytes long")
     return Address(path, 0, "unix")
@@ -87,7 +93,7 @@ def parse_target(text: str) -> Address | HostName:
     host, separator, port_text = text.rpartition(":")
     if not separator or not host:
         raise AddressError(f"{text!r} is not host:port")
-    if not (port_text.isascii() and port_text.isdigit()) or int(port_text) > 65535:
+    if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5) or int(port_text) > 65535:
         raise AddressError(f"{port_text!r} is not a port (0 to 65535)")
     port = int(port_text)
     if host.startswith("[") and host.endswith("]"):

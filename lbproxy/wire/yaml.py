@@ -85,11 +85,13 @@ Node = ScalarNode | ListNode | MapNode
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """`root` is None when there is no tree at all. `spoiled` are paths whose value was refused: not worth a second problem."""
+    """`root` is None when there is no tree at all. `spoiled` are paths whose value was refused: not worth a second problem.
+    Not `complete`: something could not be read, so what is missing here may stand there."""
 
     root: Node | None
     problems: tuple[Problem, ...]
     spoiled: frozenset[Path] = frozenset()
+    complete: bool = True
 
 
 class YamlError(Exception):
@@ -123,7 +125,7 @@ def parse(data: bytes | str, name: str) -> Parsed:
         for event in _events(text, name):
             builder.take(event)
     except YamlError as error:
-        return Parsed(None, (*builder.problems, error.problem), frozenset(builder.spoiled))
+        return Parsed(None, (*builder.problems, error.problem), frozenset(builder.spoiled), complete=False)
     root = builder.root if builder.root is not None else MapNode(Mark(name, 1, 1))
     return Parsed(root, tuple(builder.problems), frozenset(builder.spoiled))
 
