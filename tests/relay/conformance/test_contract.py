@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from lbproxy.domain.session import EndReason, Phase
-from lbproxy.relay.contract import Connected, Event, Outcome
+from lbproxy.relay.contract import Connected, Event, Outcome, SlotCounters
 from tests.relay.peers import pattern
 from tests.relay.rig import LEGS, TCP, Legs, Rig, Session, bare
 from tests.relay.scale import KIB, MIB
@@ -98,12 +98,14 @@ async def test_slots_are_counted_apart_and_reused_from_zero(rig: Rig) -> None:
         session = rig.open(slot=slot)
         await session.client.send(b"x" * size)
         assert await session.upstream.receive_exactly(size)
+        await session.upstream.send(b"x")
+        assert await session.client.receive_exactly(1)
     assert [rig.relay.read_slot(slot).sent_bytes for slot in slots] == [1, 2, 3]
     for view in rig.relay.sessions():
         rig.relay.abort(view.session, EndReason.KILLED, reset=True)
     rig.relay.close_slot(slots[1])
     again = rig.relay.open_slot()
-    assert rig.relay.read_slot(again).sent_bytes == 0
+    assert rig.relay.read_slot(again) == SlotCounters(0, 0)
 
 
 @every_leg
