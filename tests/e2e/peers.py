@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from tests.e2e.program import WITHIN_S
+from tests.e2e.program import LOOK_AGAIN_MS, WITHIN_S
 
 Talk = Callable[[socket.socket], Awaitable[None]]
 """What an upstream does with one connection; the socket is closed when it returns."""
@@ -133,10 +133,11 @@ async def hold_one(address: Address) -> socket.socket:
 
 
 async def until(condition: Callable[[], object], within_s: float = WITHIN_S) -> None:
-    """Give way to the loop until something is true."""
+    """Let the upstreams and clients of the test's loop go on until something is true. It may be true in another process,
+    which raises no event here: so this looks again, with a deadline."""
     async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110  what makes it true runs elsewhere
-            await asyncio.sleep(0)
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_AGAIN_MS / 1000)
 
 
 def connect(address: Address) -> socket.socket:

@@ -122,7 +122,7 @@ async def test_reload_without_a_change_says_so(start: Start) -> None:
         lb = start(config([up.port]))
         assert lb.post("/api/v1/reload") == {"result": "unchanged", "changes": [], "restart_needed": []}
         lb.signal(signal.SIGHUP)
-        lb.until(lambda: lb.total("lbproxy_config_reloads_total", result="unchanged") == 2)
+        await until(lambda: lb.total("lbproxy_config_reloads_total", result="unchanged") == 2)
 
 
 async def test_keys_that_need_a_restart_are_named_and_left_alone(start: Start) -> None:
@@ -157,7 +157,7 @@ async def test_removed_listener_refuses_and_its_sessions_stay(start: Start) -> N
             states = {one["name"]: one["state"] for one in lb.get("/api/v1/listeners")["items"]}
             assert states == {"in": "accepting", "gone": "draining"}
         await until(lambda: up.open == 0)
-        lb.until(lambda: lb.active() == 0)
+        await until(lambda: lb.active() == 0)
 
 
 async def test_new_bind_that_is_taken_changes_nothing(start: Start) -> None:
