@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from lbproxy.config.expand import Expanded
 from lbproxy.config.model import File
 from lbproxy.config.values import shown
-from lbproxy.wire.yaml import Mark, Path, Problem
+from lbproxy.wire.yaml import Mark, Path, Problem, resolve
 
 _LATER_KEYS: Final = frozenset({"discovery", "health", "when_unavailable", "on_down", "routes"})
 _LATER_VALUES: Final = frozenset(
@@ -122,13 +122,15 @@ def _what(kind: str, given: Any, context: dict[str, Any], message: str) -> str:
     }.get(kind)
     if expected is not None:
         hint = ""
-        if kind == "int_type" and isinstance(given, str) and given.isdigit():
+        if kind == "int_type" and isinstance(given, str) and isinstance(resolve(given), int):
             hint = " (without quotes)"
         elif kind == "string_type" and isinstance(given, int | float):
             hint = " (in quotes)"
         return f"expected {expected}{hint}, got {shown(given)}"
     if kind == "too_short":
         return "the list is empty"
+    if kind == "string_too_long":
+        return f"longer than {context['max_length']} characters"
     return message[0].lower() + message[1:]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import Field, GetJsonSchemaHandler, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic_core import CoreSchema
 
 from lbproxy.config import values
 from lbproxy.config.options import Share
@@ -33,6 +35,12 @@ Keepalive = Annotated[
     PlainSerializer(values.format_duration),
     _text(DURATION_PATTERN, "60s"),
 ]
+UserTimeout = Annotated[
+    float,
+    PlainValidator(values.user_timeout),
+    PlainSerializer(values.format_duration),
+    _text(DURATION_PATTERN, "30s"),
+]
 DurationOrZero = Annotated[
     float,
     PlainValidator(values.duration),
@@ -53,6 +61,18 @@ Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")]
 
 
+@dataclass(frozen=True)
+class OrText:
+    """Tells editors of the short form beside the mapping."""
+
+    short: dict[str, Any]
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [self.short, handler(core_schema)]}
+
+
 def or_none(seconds: float | None) -> values.Seconds | None:
     """A default of the options as it stands in the file."""
     return None if seconds is None else values.Seconds(seconds)
@@ -65,12 +85,27 @@ def listed(given: object) -> object:
 
 def endpoint(given: object) -> object:
     """An address alone stands for an endpoint with nothing but an address."""
-    return {"address": given} if isinstance(given, str) else given
+    if isinstance(given, str):
+        return {"address": given}
+    if not isinstance(given, dict):
+        raise ValueError(f"expected host:port, or a mapping with an address, got {values.shown(given)}")  # noqa: TRY004 - pydantic takes ValueError
+    return given
 
 
 def strategy(given: object) -> object:
     """A name alone stands for a strategy without options."""
-    return {"type": given} if isinstance(given, str) else given
+    if isinstance(given, str):
+        return {"type": given}
+    if not isinstance(given, dict):
+        raise ValueError(f"expected a name, or a mapping with a type, got {values.shown(given)}")  # noqa: TRY004 - pydantic takes ValueError
+    return given
+
+
+def choices(given: object) -> int | Literal["all"]:
+    """How many endpoints least_connection looks at. Raises ValueError."""
+    if given == "all" or (isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= 100):
+        return given
+    raise ValueError(f"expected all or a number from 1 to 100, got {values.shown(given)}")
 
 
 def _max_connections(given: object) -> int | Share | None:

@@ -9,6 +9,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     WithJsonSchema,
     model_validator,
 )
@@ -143,7 +144,7 @@ class Tcp(Shape):
     keepalive: fields.Keepalive | None = Field(
         default=fields.or_none(_TCP.keepalive_s), description="Idle time before the first probe; at least 1s"
     )
-    user_timeout: fields.Duration | None = Field(
+    user_timeout: fields.UserTimeout | None = Field(
         default=None, description="TCP_USER_TIMEOUT; cuts a live reader that pauses"
     )
     receive_buffer: fields.Size | None = Field(default=None, description="SO_RCVBUF")
@@ -197,6 +198,7 @@ class Strategy(Shape):
     type: Literal["round_robin", "least_connection", "random"] = "round_robin"
     choices: Annotated[
         int | Literal["all"],
+        PlainValidator(fields.choices),
         WithJsonSchema({"anyOf": [{"const": "all"}, {"type": "integer", "minimum": 1, "maximum": 100}]}),
     ] = Field(default="all", description="least_connection: look at all, or at N weighted draws")
 
@@ -204,8 +206,6 @@ class Strategy(Shape):
     def _choices_belong_to_least_connection(self) -> Strategy:
         if self.choices != "all" and self.type != "least_connection":
             raise ValueError("choices belongs to least_connection")
-        if isinstance(self.choices, int) and not 1 <= self.choices <= 100:
-            raise ValueError("choices: expected all or a number from 1 to 100")
         return self
 
 
@@ -220,7 +220,7 @@ class Connect(Shape):
         default=values.Seconds(_CONNECT.budget_s), description="For all dials of a session together"
     )
     source: fields.SourceIp | None = Field(default=None, description="Local address to dial from")
-    mark: Annotated[int, Field(ge=1, le=2**32 - 1)] | None = Field(
+    mark: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
         default=None, description="SO_MARK, for firewall rules to skip; needs CAP_NET_ADMIN"
     )
 
@@ -231,12 +231,18 @@ class Upstream(Shape):
     type: Literal["endpoints", "original_dst"] = Field(
         default="endpoints", description="original_dst dials the address the client meant"
     )
-    strategy: Annotated[Strategy, BeforeValidator(fields.strategy)] = Field(
-        default=Strategy(), description="A name, or {type: NAME, options...}"
-    )
-    endpoints: list[Annotated[Endpoint, BeforeValidator(fields.endpoint)]] = Field(
-        default=[], description="host:port, or a mapping"
-    )
+    strategy: Annotated[
+        Strategy,
+        BeforeValidator(fields.strategy),
+        fields.OrText({"enum": ["round_robin", "least_connection", "random"]}),
+    ] = Field(default=Strategy(), description="A name, or {type: NAME, options...}")
+    endpoints: list[
+        Annotated[
+            Endpoint,
+            BeforeValidator(fields.endpoint),
+            fields.OrText({"type": "string", "examples": ["10.0.0.11:80"]}),
+        ]
+    ] = Field(default=[], description="host:port, or a mapping")
     connect: Connect = Connect()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lbproxy.admin.options import AdminOptions
 from lbproxy.config.errors import did_you_mean
 from lbproxy.config.expand import TOKEN, Expanded
 from lbproxy.domain.address import Address, AddressError, HostName, parse_address, parse_target
@@ -40,15 +41,19 @@ def check(expanded: Expanded, is_local: IsLocal, *, complete: bool = True) -> tu
             Problem(expanded.values["listeners",], ("listeners",), "no listener: there is nothing to serve")
         )
     used = set()
+    # Where the upstreams themselves are wrong, nothing can be said about a name.
+    known = (
+        complete and ("upstreams",) not in expanded.spoiled and isinstance(data.get("upstreams", {}), dict)
+    )
     for name, listener in listeners.items():
         upstream = listener.get("upstream") if isinstance(listener, dict) else None
         if isinstance(upstream, str):
             used.add(upstream)
             path: Path = ("listeners", name, "upstream")
-            if complete and upstream not in upstreams and path not in expanded.spoiled:
+            if known and upstream not in upstreams and path not in expanded.spoiled:
                 what = f"there is no upstream '{upstream}'{did_you_mean(upstream, upstreams)}"
                 problems.append(Problem(expanded.values[path], path, what))
-    places = _with_dual(list(_places(data, listeners)))
+    places = _with_dual([*(_unsaid_admin(data) if complete else ()), *_places(data, listeners)])
     problems += _meeting(places, expanded)
     for name, upstream in upstreams.items():
         if isinstance(upstream, dict):
@@ -58,12 +63,31 @@ def check(expanded: Expanded, is_local: IsLocal, *, complete: bool = True) -> tu
         for name in upstreams
         if name not in used
     ]
+    warnings += [
+        f"{expanded.values['upstreams', name]}: upstreams.{name}: every endpoint has weight 0: it takes no new sessions"
+        for name, upstream in upstreams.items()
+        if _weighs_nothing(upstream)
+    ]
     return problems, warnings
+
+
+def _weighs_nothing(upstream: object) -> bool:
+    endpoints = upstream.get("endpoints") if isinstance(upstream, dict) else None
+    if not isinstance(endpoints, list) or not endpoints:
+        return False
+    return all(isinstance(each, dict) and each.get("weight") == 0 for each in endpoints)
 
 
 def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
     found = data.get(key)
     return found if isinstance(found, dict) else {}
+
+
+def _unsaid_admin(data: dict[str, Any]) -> Iterator[_Place]:
+    """The admin interface is bound without being mentioned, too."""
+    admin = data.get("admin", {})
+    if isinstance(admin, dict) and "bind" not in admin:
+        yield _Place(("admin", "bind"), "admin.bind", AdminOptions().bind)
 
 
 def _places(data: dict[str, Any], listeners: dict[str, Any]) -> Iterator[_Place]:
@@ -106,7 +130,8 @@ def _meeting(places: list[_Place], expanded: Expanded) -> Iterator[Problem]:
                 again = (
                     "is bound twice" if place.address == earlier.address else f"overlaps {earlier.address}"
                 )
-                what = f"{place.address} {again} (also by {earlier.owner} at {expanded.values[earlier.path]})"
+                where = expanded.values.get(earlier.path)
+                what = f"{place.address} {again} (also by {earlier.owner}{f' at {where}' if where else ', by default'})"
                 yield Problem(expanded.values[place.path], place.path, what)
                 break
 
@@ -147,7 +172,8 @@ def _upstream(
         return
     endpoints = upstream.get("endpoints")
     if not isinstance(endpoints, list) or not endpoints:
-        if "discovery" not in upstream and not (endpoints is not None and not isinstance(endpoints, list)):
+        told = "discovery" in upstream or upstream.get("type", "endpoints") != "endpoints"
+        if not told and isinstance(upstream.get("endpoints", []), list):
             yield Problem(expanded.values[path], path, "no endpoints: name at least one")
         return
     seen: dict[str, Path] = {}
@@ -204,9 +230,13 @@ def _admin(data: dict[str, Any], expanded: Expanded) -> Iterator[Problem]:
         yield Problem(expanded.values[TOKEN], TOKEN, what)
     for place in _place(("admin", "bind"), "admin", admin.get("bind")):
         if token is None and not _private(place.address):
-            what = f"{place.address} can be reached from other machines: set admin.token, or bind to loopback or unix:"
+            whom = "every user of this machine" if place.address.family == "unix" else "other machines"
+            what = f"{place.address} can be reached by {whom}: set admin.token, or bind to loopback or unix:/path"
             yield Problem(expanded.values[place.path], place.path, what)
 
 
 def _private(address: Address) -> bool:
-    return address.family == "unix" or address.host == "::1" or address.host.startswith("127.")
+    """Only this machine's users come here; an abstract socket has no mode that could choose among them."""
+    if address.family == "unix":
+        return not address.host.startswith("@")
+    return address.host == "::1" or address.host.startswith("127.")

@@ -8,7 +8,7 @@ from decimal import Decimal
 from ipaddress import ip_network
 from typing import Final, TypeVar
 
-from lbproxy.domain.address import Address, AddressError, HostName, parse_address, parse_target
+from lbproxy.domain.address import Address, AddressError, HostName, normalise_ip, parse_address, parse_target
 from lbproxy.proxy.options import Network
 
 T = TypeVar("T")
@@ -35,10 +35,9 @@ _UNIT_BYTES: Final = {
 }
 _PERCENTAGE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
 _LONGEST_S: Final = 10 * 365 * 86400.0
-_KEEPALIVE_S: Final = (
-    1,
-    32767,
-)  # TCP_KEEPIDLE counts whole seconds up to MAX_TCP_KEEPIDLE, include/net/tcp.h
+# TCP_KEEPIDLE counts whole seconds up to MAX_TCP_KEEPIDLE, include/net/tcp.h
+_KEEPALIVE_S: Final = (1, 32767)
+_USER_TIMEOUT_S: Final = 24 * 86400.0  # TCP_USER_TIMEOUT is an int of milliseconds: 24.8 days
 
 
 class Seconds(float):
@@ -87,6 +86,14 @@ def keepalive(given: object) -> Seconds:
     least, most = _KEEPALIVE_S
     if not least <= value <= most or value % 1:
         raise ValueError(f"{shown(given)} is out of range: whole seconds from {least}s to {most}s")
+    return value
+
+
+def user_timeout(given: object) -> Seconds:
+    """As `positive_duration`, in what the kernel takes for TCP_USER_TIMEOUT."""
+    value = positive_duration(given)
+    if value > _USER_TIMEOUT_S:
+        raise ValueError(f"{shown(given)} is out of range: at most {format_duration(_USER_TIMEOUT_S)}")
     return value
 
 
@@ -168,9 +175,10 @@ def target(given: object) -> Address | HostName:
 
 def source_ip(given: object) -> str:
     """A local IP literal to dial from. Raises ValueError."""
-    return _plain(
-        lambda: parse_address(f"[{text(given)}]:0" if ":" in text(given) else f"{text(given)}:0")
-    ).host
+    try:
+        return normalise_ip(text(given))
+    except AddressError as error:
+        raise ValueError(f"{shown(given)} is not an IP address such as 10.0.0.5 or 2001:db8::5") from error
 
 
 def network(given: object) -> Network:

@@ -170,7 +170,7 @@ def _events(text: str, name: str) -> Iterator[yaml.Event]:
             what += f" ({error.context})"
         lines = text.splitlines()
         if place.line <= len(lines) and "${" in lines[place.line - 1]:
-            what += ": a ${...} inside braces or brackets needs quotes"
+            what += ": a ${...} inside braces or brackets needs quotes, which make it text; a number goes on a line of its own"
         raise YamlError(Problem(place, (), what)) from error
     except yaml.YAMLError as error:
         raise YamlError(Problem(Mark(name, 1, 1), (), "not YAML")) from error
