@@ -7,7 +7,7 @@ from collections import Counter
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -84,8 +84,8 @@ class HeapAgainstScan(RuleBasedStateMachine):
         self.strategy = LeastConnection()
         self.driver = Driver(self.strategy, self.everyone, weights)
         self.live: list[Endpoint] = []
-        self.chosen: dict[Endpoint, int] = {}
-        self.choices = 0
+        self.chosen = {e: rank for rank, e in enumerate(self.everyone, 1)}
+        self.choices = len(self.everyone)
 
     @rule(data=st.data())
     def acquire(self, data: st.DataObject) -> None:
@@ -95,8 +95,8 @@ class HeapAgainstScan(RuleBasedStateMachine):
             picked.active -= 1  # as it was at the choice
         shown = self.driver.snapshot
         usable = [
-            ((Fraction(e.active + 1, w), self.chosen.get(e, 0), place), e)
-            for place, (e, w) in enumerate(zip(shown.endpoints, shown.weights, strict=True))
+            ((Fraction(e.active + 1, w), self.chosen[e]), e)
+            for e, w in zip(shown.endpoints, shown.weights, strict=True)
             if e not in tried and not e.full
         ]
         assert picked is (min(usable)[1] if usable else None)
@@ -118,9 +118,8 @@ class HeapAgainstScan(RuleBasedStateMachine):
         )
         weights = data.draw(st.lists(st.integers(1, 7), min_size=len(members), max_size=len(members)))
         self.driver.rebuild(members, weights)
-        # Who was never chosen ranks by configured order at the rebuild that brought it; who left starts anew.
-        known = {e: self.chosen.get(e, 0) for e in members}
-        ranked = sorted(members, key=lambda e: known[e])
+        # Newcomers, and who left and came back, go before all others, in configured order.
+        ranked = sorted(members, key=lambda e: self.chosen.get(e, 0))
         self.chosen = {e: rank for rank, e in enumerate(ranked, 1)}
         self.choices = len(members)
 
@@ -129,6 +128,7 @@ class HeapAgainstScan(RuleBasedStateMachine):
         assert len(self.strategy._heap) <= 2 * len(self.strategy._nodes) + 16
 
 
+HeapAgainstScan.TestCase.settings = settings(max_examples=50, stateful_step_count=25)
 TestHeapAgainstScan = HeapAgainstScan.TestCase
 
 

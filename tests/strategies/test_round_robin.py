@@ -59,7 +59,7 @@ def credits_of(strategy: RoundRobin) -> dict[Endpoint, int]:
         ([1, 1, 1], "abc"),
         ([4, 2, 1], "abacaba"),
         ([1, 2], "bab"),
-        ([3, 3, 1], "abacbab"),
+        ([3, 3, 1], "abcabab"),
         ([7], "aaaaaaa"),
     ],
 )
