@@ -36,7 +36,7 @@ class Program:
     """A running `lbproxy run`. It serves as soon as this object exists.
 
     `nofile` is its limit of open files, `netns` the network namespace it lives in, `wrap` what stands before its command,
-    `token` what `ask` shows to the admin interface.
+    `token` what `ask` shows to the admin interface, `further` more files and folders of configuration.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Program:
         wrap: Sequence[str] = (),
         stdin: socket.socket | None = None,
         token: str = "",
+        further: Sequence[Path] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / "lbproxy.yaml"
@@ -57,7 +58,8 @@ class Program:
         self.write(config)
         self._netns = netns
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        command = [*wrap, sys.executable, "-m", "lbproxy", "run", "-c", str(self.file)]
+        files = [word for file in (self.file, *further) for word in ("-c", str(file))]
+        command = [*wrap, sys.executable, "-m", "lbproxy", "run", *files]
         if nofile is not None:
             command = ["prlimit", f"--nofile={nofile}:{nofile}", "--", *command]
         setpriv = find("setpriv")  # if the test run is killed, the program ends too

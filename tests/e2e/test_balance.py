@@ -55,10 +55,11 @@ def accepted(ups: list[Upstream]) -> list[int]:
     return [up.accepted for up in ups]
 
 
-async def test_equal_endpoints_get_equally_many(start: Start) -> None:
+@pytest.mark.parametrize("event_loop", ["auto", "asyncio"])
+async def test_equal_endpoints_get_equally_many(start: Start, event_loop: str) -> None:
     """L1: 1,000 connections over four endpoints, 250 each"""
     async with upstreams(echo, echo, echo, echo) as ups:
-        lb = start(config([up.port for up in ups]))
+        lb = start(config([up.port for up in ups], more=f"runtime: {{event_loop: {event_loop}}}"))
         await connections(lb.address(), 1000)
         assert accepted(ups) == [250] * 4
         assert [lb.endpoints()[up.port]["total"] for up in ups] == [250] * 4
@@ -114,27 +115,25 @@ async def test_backup_serves_only_while_no_primary_is_left(start: Start) -> None
 
 
 async def test_primary_that_refuses_is_left_for_the_backup_and_comes_back(start: Start) -> None:
-    """L10 and D1: the client sees no error"""
-    async with upstreams(echo, echo) as (primary, backup):
-        lb = start(
-            config(
-                [f"address: '127.0.0.1:{primary.port}'", f"address: '127.0.0.1:{backup.port}', priority: 1"]
-            )
-        )
-        primary.listening.listen(0)
-        with socket.socket() as dead:
-            dead.bind(("127.0.0.1", 0))
-            lb.write(
-                config(
-                    [
-                        f"address: '127.0.0.1:{dead.getsockname()[1]}'",
-                        f"address: '127.0.0.1:{backup.port}', priority: 1",
-                    ]
-                )
-            )
-            lb.post("/api/v1/reload")
+    """L10 and D1: the client sees no error, the second dial is counted"""
+    async with upstreams(echo) as (backup,):
+        with socket.socket() as primary:
+            primary.bind(("127.0.0.1", 0))
+            port = primary.getsockname()[1]
+            tiers = [f"address: '127.0.0.1:{port}'", f"address: '127.0.0.1:{backup.port}', priority: 1"]
+            lb = start(config(tiers))
             await connections(lb.address(), 20)
-        assert (primary.accepted, backup.accepted) == (0, 20)
+            assert backup.accepted == 20
+            refused = lb.total("lbproxy_endpoint_connect_failures_total", reason="refused")
+            assert refused >= 1
+            assert lb.total("lbproxy_session_connect_attempts_total") == 20 + refused
+            primary.listen()
+            primary.setblocking(False)
+            with await dial(lb.address()):
+                async with asyncio.timeout(5):
+                    accepted_again, _ = await asyncio.get_running_loop().sock_accept(primary)
+                accepted_again.close()
+            assert backup.accepted == 20
 
 
 async def test_drained_endpoint_gets_no_new_connection_and_keeps_the_old(start: Start) -> None:
