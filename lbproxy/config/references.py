@@ -124,8 +124,13 @@ def _place(path: Path, owner: str, text: object) -> Iterator[_Place]:
 
 
 def _meeting(places: list[_Place], expanded: Expanded) -> Iterator[Problem]:
-    for index, place in enumerate(places):
-        for earlier in places[:index]:
+    by_port: dict[
+        int, list[_Place]
+    ] = {}  # only these can meet: thousands of listeners are not compared pair by pair
+    for place in places:
+        before = by_port.setdefault(place.address.port, [])
+        before.append(place)
+        for earlier in before[:-1]:
             if _meet(place, earlier):
                 again = (
                     "is bound twice" if place.address == earlier.address else f"overlaps {earlier.address}"
