@@ -55,21 +55,23 @@ def written(path: Path) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'X'?)`, or nothing when no known word is near."""
-    near = difflib.get_close_matches(word, list(known), 1, 0.6)
+    near = difflib.get_close_matches(word.lower(), list(known), 1, 0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def from_validation(error: ValidationError, expanded: Expanded, *, complete: bool) -> list[Problem]:
     """Each of pydantic's errors at the innermost place of the file that it concerns. Not `complete`: a section that is
     missing may stand in a file that could not be read."""
-    found: dict[tuple[Mark, Path], Problem] = {}
+    found: dict[tuple[Mark, Path, str], Problem] = {}
     for details in error.errors(include_url=False):
         missing_section = details["type"] == "missing" and len(details["loc"]) == 1
         if (missing_section and not complete) or _is_told_by_routes(details, expanded):
             continue
         problem = _problem(details, expanded)
         if not any(problem.path[: len(spoiled)] == spoiled for spoiled in expanded.spoiled):
-            found.setdefault((problem.mark, problem.path), problem)
+            # A union tells of each branch: one is enough. Of missing keys each counts.
+            apart = problem.what if details["type"] == "missing" else ""
+            found.setdefault((problem.mark, problem.path, apart), problem)
     return list(found.values())
 
 
@@ -96,7 +98,7 @@ def _problem(details: ErrorDetails, expanded: Expanded) -> Problem:
         return Problem(
             expanded.keys.get(path, mark),
             path,
-            f"{name!r} is no name: letters, digits, '_', '-' and '.', at most 63",
+            f"{name!r} is no name: letters, digits, '_', '-' and '.', not first '-' or '.', at most 63",
         )
     if kind == "literal_error" and path == ("runtime", "offload") and given == "auto":
         return Problem(mark, path, "this version has no 'auto' yet: one of 'off'")

@@ -157,14 +157,20 @@ def file_name(given: object) -> str:
     return written
 
 
+def _host_port(given: object) -> str:
+    if not isinstance(given, str):
+        raise ValueError(f"expected host:port or unix:/path, got {shown(given)}")  # noqa: TRY004
+    return given
+
+
 def address(given: object) -> Address:
     """A place to bind. Raises ValueError."""
-    return _plain(lambda: parse_address(text(given)))
+    return _plain(lambda: parse_address(_host_port(given)))
 
 
 def target(given: object) -> Address | HostName:
     """A place to dial. Raises ValueError."""
-    found = _plain(lambda: parse_target(text(given)))
+    found = _plain(lambda: parse_target(_host_port(given)))
     if isinstance(found, HostName) or found.family != "unix":
         if found.port == 0:
             raise ValueError("port 0 cannot be dialled")

@@ -90,6 +90,8 @@ def parse_target(text: str) -> Address | HostName:
     """`10.0.0.1:80`, `[::1]:80`, `unix:/run/x.sock`, `unix:@name` or `db.internal:5432`. Raises AddressError."""
     if text.startswith("unix:"):
         return unix_address(text[len("unix:") :])
+    if "://" in text:
+        raise AddressError(f"{text!r} is a URL; host:port is needed here")
     host, separator, port_text = text.rpartition(":")
     if not separator or not host:
         raise AddressError(f"{text!r} is not host:port")

@@ -67,7 +67,9 @@ def test_the_good_one_has_no_error() -> None:
         ('"a\\nb": 1\n' + GOOD, ["f:1:1: a\\nb: unknown key"]),
         (
             GOOD.replace("w:", "'w w':"),
-            ["f:1:13: listeners.w w: 'w w' is no name: letters, digits, '_', '-' and '.', at most 63"],
+            [
+                "f:1:13: listeners.w w: 'w w' is no name: letters, digits, '_', '-' and '.', not first '-' or '.', at most 63"
+            ],
         ),
     ],
 )
