@@ -10,7 +10,7 @@ RUN pip install --require-hashes --requirement requirements/build.txt \
     && python -m venv --without-pip /opt/lbproxy \
     && pip --python /opt/lbproxy install --require-hashes --requirement requirements/run.txt
 
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY lbproxy lbproxy
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/lbproxy install --no-deps --no-index /wheels/*.whl \
