@@ -20,6 +20,15 @@ FAMILIES: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": soc
 _RESET: Final = b"\x01\0\0\0\0\0\0\0"  # struct linger {1, 0}
 _IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h: choose the port at connect, shared per 4-tuple
 _KEEPALIVE_PROBES: Final = 6
+# What an endpoint can send before the first byte was read here. An endpoint that answers and closes with the request unread
+# has its kernel throw away what did not fit (RFC 2525, 2.17): of 200,000 bytes 128,000 arrived with the default of 128 KiB.
+FIRST_WINDOW_BYTES: Final = 256 * 1024
+# SO_RCVLOWAT makes room for as much as it asks for (Linux 4.18) and, unlike SO_RCVBUF, leaves the buffer to autotuning; the
+# mark itself goes back to one byte at once. A configured SO_RCVBUF stands above it.
+_FIRST_WINDOW: Final = (
+    (socket.SOL_SOCKET, socket.SO_RCVLOWAT, FIRST_WINDOW_BYTES),
+    (socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1),
+)
 
 SocketOption = tuple[int, int, int]
 
@@ -119,6 +128,8 @@ def open_dialing(family: int, options: tuple[SocketOption, ...], connect: Connec
         return dialing
     try:
         for option in options:
+            dialing.setsockopt(*option)
+        for option in _FIRST_WINDOW:
             dialing.setsockopt(*option)
         if connect.mark is not None:
             dialing.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, connect.mark)
