@@ -37,6 +37,7 @@ from lbproxy.proxy.dialing import Dialer
 from lbproxy.relay.aio.relay import AsyncioRelay
 from lbproxy.wire.local import is_local
 from lbproxy.wire.resolver import Resolver
+from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.systemd import InheritError, Notifier, inherited
 
 logger = logging.getLogger("lbproxy.app")
@@ -91,6 +92,11 @@ class Application:
         runtime = configuration.runtime
         if runtime.relay.kind == "native":
             raise StartError(["runtime.relay: native: this build has no native relay"], usage=True)
+        if configuration.admin.token is not None:
+            try:
+                configuration.admin.token.reveal()
+            except SecretError as error:
+                raise StartError([f"admin.token: {error}"], usage=True) from error
         nofile = limits.raise_fd_limit()
         capacity = Capacity(
             limits.max_connections(runtime.max_connections, nofile, limits.memory_limit_bytes())
