@@ -14,7 +14,8 @@ from lbproxy.wire import yaml
 
 Tree = dict[yaml.Path, yaml.Mark]
 
-_REFERENCE: Final = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
+# A default ends before another `${`: nesting is refused, and no text is walked twice.
+_REFERENCE: Final = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-((?:[^}$]|\$(?!\{))*))?\})?")
 TOKEN: Final[yaml.Path] = ("admin", "token")
 _SECRETS: Final = frozenset({TOKEN})
 _PATHS: Final = frozenset({("admin", "token", "file"), ("runtime", "state_dir")})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from lbproxy.admin.options import AdminOptions
 from lbproxy.config.errors import did_you_mean
@@ -16,6 +16,8 @@ from lbproxy.domain.address import Address, AddressError, HostName, parse_addres
 from lbproxy.wire.yaml import Path, Problem
 
 IsLocal = Callable[[str], bool]
+
+_SUGGESTIONS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,9 @@ def check(expanded: Expanded, is_local: IsLocal, *, complete: bool = True) -> tu
             used.add(upstream)
             path: Path = ("listeners", name, "upstream")
             if known and upstream not in upstreams and path not in expanded.spoiled:
-                what = f"there is no upstream '{upstream}'{did_you_mean(upstream, upstreams)}"
+                # Comparing every name with every other is slow; the first few show what happened.
+                near = did_you_mean(upstream, upstreams) if len(problems) < _SUGGESTIONS else ""
+                what = f"there is no upstream '{upstream}'{near}"
                 problems.append(Problem(expanded.values[path], path, what))
     places = _with_dual([*(_unsaid_admin(data) if complete else ()), *_places(data, listeners)])
     problems += _meeting(places, expanded)

@@ -7,10 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-COMMAND = Path(__file__).resolve().parents[2] / "lbproxy" / "cli" / "check.py"
-
 # What the packages that serve load, and a check in an editor or a pipeline must not pay for.
 HEAVY = ["aiohttp", "consul", "dns", "kazoo", "prometheus_client", "requests", "uvloop"]
 
@@ -33,7 +29,6 @@ upstreams:
 """
 
 
-@pytest.mark.skipif(not COMMAND.exists(), reason="there is no `lbproxy check` yet")
 def test_check_loads_nothing_that_serves(tmp_path: Path) -> None:
     config = tmp_path / "lbproxy.yaml"
     config.write_text(CONFIG)

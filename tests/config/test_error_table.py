@@ -10,6 +10,8 @@ import pytest
 
 from tests.config import texts
 
+MALFORMED: Final = "expected ${NAME} or ${NAME:-default} ($${ for a literal ${)"
+
 ROWS: Final = [
     row
     for row in (Path(__file__).parent / "error_lines.txt").read_text(encoding="utf-8").splitlines()
@@ -78,3 +80,18 @@ def test_other_users_of_a_free_default_admin_address_are_told_to_move_one() -> N
 def test_nothing_is_said_of_an_upstream_whose_section_was_refused() -> None:
     text = "listeners: {web: {bind: 127.0.0.1:80, upstream: web}}\nupstreams: *shared\n"
     assert texts.errors(text) == ["2:12: upstreams: aliases are not allowed (*shared)"]
+
+
+@pytest.mark.parametrize("fragment", ["${A:-${B}}", "${A:-${A:-x}", "${A:-" * 20000, "${" * 20000])
+def test_nested_and_endless_references_are_refused_at_once(fragment: str) -> None:
+    lines = texts.errors(f"a: '{fragment}'", {"A": "x", "B": "y"})
+    assert lines == ["1:1: 'listeners' is missing", f"1:4: a: {MALFORMED}"]
+
+
+def test_many_wrong_names_are_told_in_good_time() -> None:
+    """Comparing 400 names with 400 others took seconds; only the first few get a suggestion."""
+    wrong = "".join(f"  l{i}: {{bind: 127.0.0.1:{i + 1}, upstream: servex{i}}}\n" for i in range(400))
+    known = "".join(f"  server{i}: {{endpoints: [10.0.0.1:80]}}\n" for i in range(400))
+    lines = texts.errors(f"listeners:\n{wrong}upstreams:\n{known}")
+    assert len(lines) == 400
+    assert sum("did you mean" in line for line in lines) == 20
