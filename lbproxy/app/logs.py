@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Final, Literal, TextIO
 
+from lbproxy.app.stream import handler_for
+
 LineFormat = Literal["auto", "json", "text"]
 
 _LIMIT: Final = 8192  # characters of one message; a traceback may need as much
@@ -66,9 +68,14 @@ def chosen(line_format: LineFormat, stream: TextIO) -> Literal["json", "text"]:
 def configure(level: str, line_format: LineFormat, stream: TextIO | None = None) -> None:
     """Send everything from `level` up to `stream` (stderr) through the root logger. Replaces what an earlier call set."""
     stream = sys.stderr if stream is None else stream
-    handler = logging.StreamHandler(stream)
+    handler = handler_for(stream)
     handler.setFormatter(JsonLine() if chosen(line_format, stream) == "json" else TextLine())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    root = logging.getLogger()
+    for other in [each for each in root.handlers if each is not handler]:
+        root.removeHandler(other)
+        other.close()
+    root.addHandler(handler)
+    root.setLevel(level.upper())
     # A log line that cannot be written (a full disk, a closed pipe) must not print a traceback to the same place.
     logging.raiseExceptions = False
     # What is never shown need not be looked up for each record.
