@@ -20,7 +20,7 @@ from tests.servers.process import Server, serve
 from tests.servers.programs import find
 
 RESULTS = Path(__file__).resolve().parent / "results"
-WARM_UP_S = 1.0
+WARM_UP_S = 1
 BACKENDS = 4
 
 NGINX = """
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def measure(
-    contenders: Sequence[Contender], workloads: Sequence[Workload], rounds: int, seconds: float
+    contenders: Sequence[Contender], workloads: Sequence[Workload], rounds: int, seconds: int
 ) -> dict[Workload, dict[str, list[Sample]]]:
     """All contenders run from the first round to the last; whose turn it is not, is idle."""
     proxy_core, load_core = two_cores()
@@ -96,7 +96,7 @@ def measure(
     return results
 
 
-def _once(server: Server, workload: Workload, seconds: float, core: int, prefix: tuple[str, ...]) -> Sample:
+def _once(server: Server, workload: Workload, seconds: int, core: int, prefix: tuple[str, ...]) -> Sample:
     busy, before, started = core_busy_s(core), process_times(server.pid), time.monotonic()
     done, took_s = workload.run(server.ports["proxy"], seconds, prefix)
     elapsed_s = time.monotonic() - started
@@ -162,7 +162,7 @@ def _versions(contenders: Sequence[Contender]) -> Mapping[str, str]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (5)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long each time (5)")
+    parser.add_argument("--seconds", type=int, default=5, help="how long each time (5)")
     parser.add_argument(
         "--contender", action="append", metavar="WORD", help="only those with this in the name"
     )

@@ -41,13 +41,13 @@ def missed(workload: Workload, samples: Samples) -> list[str]:
     ]
 
 
-def page(results: Mapping[Workload, Samples], seconds: float, versions: Mapping[str, str], when: str) -> str:
+def page(results: Mapping[Workload, Samples], seconds: int, versions: Mapping[str, str], when: str) -> str:
     """The whole page."""
     return "\n".join([*_preface(results, seconds, versions, when), *_tables(results)]) + "\n"
 
 
 def _preface(
-    results: Mapping[Workload, Samples], seconds: float, versions: Mapping[str, str], when: str
+    results: Mapping[Workload, Samples], seconds: int, versions: Mapping[str, str], when: str
 ) -> Iterator[str]:
     every = [sample for samples in results.values() for rounds in samples.values() for sample in rounds]
     rounds = max(len(rounds) for samples in results.values() for rounds in samples.values())
@@ -58,7 +58,7 @@ def _preface(
     )
     yield ""
     yield (
-        f"{rounds} rounds of {seconds:g} s each, contenders in turn within a round. The proxy has one core for itself "
+        f"{rounds} rounds of {seconds} s each, contenders in turn within a round. The proxy has one core for itself "
         "and one worker; the load generator (wrk, 32 clients) and the backends (nginx) share another one. Cost is the "
         "proxy's own user and system time, of all its threads and children, divided by what the load generator got done. "
         "Ratios are medians of each round's own ratio."

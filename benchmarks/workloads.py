@@ -23,13 +23,13 @@ class Workload:
     wrk: tuple[str, ...]
     targets: Mapping[str, float] = field(default_factory=dict)
 
-    def run(self, port: int, seconds: float, prefix: tuple[str, ...]) -> tuple[int, float]:
+    def run(self, port: int, seconds: int, prefix: tuple[str, ...]) -> tuple[int, float]:
         """Put the load on 127.0.0.1:`port`: how many were done, in how many seconds. Raises LoadError."""
         wrk = find("wrk")
         if wrk is None:
             raise LoadError("wrk is not installed (tests/servers/install.sh installs it)")
-        command = [*prefix, str(wrk), *self.wrk, "-d", f"{seconds:g}s", f"http://127.0.0.1:{port}/"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds * 3 + 30)
+        command = [*prefix, str(wrk), *self.wrk, "-d", f"{seconds}s", f"http://127.0.0.1:{port}/"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds * 3 + 30)
         # The address is printed before; "1234 requests in 5.00s" and, only then, lines about errors follow.
         found = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m)", done.stdout)
         if found is None or "Socket errors" in done.stdout or "Non-2xx" in done.stdout:

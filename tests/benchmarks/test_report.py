@@ -33,7 +33,7 @@ def test_a_target_of_one_who_was_not_measured_is_not_missed() -> None:
 
 def test_the_page_holds_medians_ratios_and_the_noise() -> None:
     samples = {BASELINE: rounds(10, 12, 11), "lbproxy": rounds(20, 24, 22)}
-    text = page({WORK: samples}, 5.0, {"HAProxy": "2.6"}, "2026-01-02")
+    text = page({WORK: samples}, 5, {"HAProxy": "2.6"}, "2026-01-02")
     assert "| lbproxy | 22.0 (20.0 to 24.0) | 2.00 x | <= 2.5 x | 5.5 | 1,000 |" in text
     assert "3 rounds of 5 s" in text
     assert "1% of the proxy's core" in text
