@@ -58,8 +58,8 @@ def _preface(
     )
     yield ""
     yield (
-        f"{rounds} rounds of {seconds} s each, contenders in turn within a round. The proxy has one core for itself "
-        "and one worker; the load generator (wrk, 32 clients) and the backends (nginx) share another one. Cost is the "
+        f"{rounds} rounds of {seconds} s each, contenders in turn within a round. The proxy is pinned to one core "
+        "and has one worker; the load generator (wrk, 32 clients) and the backends (nginx) share another one. Cost is the "
         "proxy's own user and system time, of all its threads and children, divided by what the load generator got done. "
         "Ratios are medians of each round's own ratio."
     )
