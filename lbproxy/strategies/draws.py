@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Final
 
 from lbproxy.domain.endpoint import Endpoint
 from lbproxy.domain.strategy import Context, Random
 
-# Draws that hit only full or tried endpoints are repeated this often before everything is looked at. Repeating keeps the
-# shares as they should be among those that can be picked; with half of them full, all rounds miss once in 256 times.
-ROUNDS: Final = 4
+# Draws that hit only full or tried endpoints are repeated this often, then the walk from a drawn place decides. Repeating
+# keeps the shares exactly as they should be among those that can be picked; the walk favours who stands behind a row of full
+# ones. With half of them full, two draws a round all miss once in 65,536 times.
+ROUNDS: Final = 8
 
 
 class Draws:
@@ -41,13 +42,15 @@ class Draws:
             drawn += weight
         return drawn // self._equal if self._equal else bisect_right(self._cumulative, drawn)
 
-    def usable(self, context: Context) -> Draws | None:
-        """A table of those that are neither full nor tried, by looking at all: O(n). None when there are none."""
+    def from_place(self, start: int, context: Context) -> int | None:
+        """The first place from `start` on, going round, that is neither full nor tried; None when there is none. Looks at no
+        more than it must: with one in k usable at about k places."""
         tried = context.tried
-        places = [i for i, e in enumerate(self.endpoints) if not e.full and e not in tried]
-        if not places:
-            return None
-        return Draws(tuple(self.endpoints[i] for i in places), tuple(self.weights[i] for i in places))
+        for place in chain(range(start, len(self.endpoints)), range(start)):
+            endpoint = self.endpoints[place]
+            if not endpoint.full and endpoint not in tried:
+                return place
+        return None
 
 
 NOTHING: Final = Draws((), ())

@@ -133,11 +133,14 @@ class LeastOfDraws:
         if not draws.endpoints:
             return None
         for _ in range(ROUNDS):
-            endpoint = self._least(draws, context)
+            endpoint = self._least(draws, [draws.one(context.rng) for _ in range(self.choices)], context)
             if endpoint is not None:
                 return endpoint
-        rest = draws.usable(context)
-        return None if rest is None else self._least(rest, context)
+        first = draws.from_place(draws.one(context.rng), context)
+        if first is None:
+            return None
+        others = [draws.from_place(draws.one(context.rng), context) for _ in range(self.choices - 1)]
+        return self._least(draws, [first, *(place for place in others if place is not None)], context)
 
     def acquired(self, endpoint: Endpoint) -> None:
         pass  # sessions are read from the endpoints at the draw
@@ -145,12 +148,11 @@ class LeastOfDraws:
     def released(self, endpoint: Endpoint) -> None:
         pass  # sessions are read from the endpoints at the draw
 
-    def _least(self, draws: Draws, context: Context) -> Endpoint | None:
+    def _least(self, draws: Draws, places: list[int], context: Context) -> Endpoint | None:
         tried = context.tried
         least: Endpoint | None = None
         least_load = 0.0
-        for _ in range(self.choices):
-            place = draws.one(context.rng)
+        for place in places:
             endpoint = draws.endpoints[place]
             if endpoint.full or (tried and endpoint in tried):
                 continue

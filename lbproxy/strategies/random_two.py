@@ -28,8 +28,11 @@ class RandomTwo:
             endpoint = _better(draws, context)
             if endpoint is not None:
                 return endpoint
-        rest = draws.usable(context)
-        return None if rest is None else _better(rest, context)
+        first = draws.from_place(draws.one(context.rng), context)
+        if first is None:
+            return None
+        second = draws.from_place(draws.one(context.rng), context)
+        return draws.endpoints[first if second is None or not _less(draws, second, first) else second]
 
     def acquired(self, endpoint: Endpoint) -> None:
         pass  # sessions are read from the endpoints at the draw
@@ -47,7 +50,12 @@ def _better(draws: Draws, context: Context) -> Endpoint | None:
     if len(draws.endpoints) > 1:
         second = draws.other(rng, first)
         other = draws.endpoints[second]
-        less = other.active * draws.weights[first] < one.active * draws.weights[second]
-        if (less or not usable) and not other.full and not (tried and other in tried):
+        if (not usable or _less(draws, second, first)) and not other.full and not (tried and other in tried):
             return other
     return one if usable else None
+
+
+def _less(draws: Draws, place: int, other: int) -> bool:
+    """Whether the endpoint at `place` has fewer sessions for its weight than the one at `other`."""
+    ours, theirs = draws.endpoints[place].active, draws.endpoints[other].active
+    return ours * draws.weights[other] < theirs * draws.weights[place]

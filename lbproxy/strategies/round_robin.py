@@ -9,6 +9,7 @@ queue, only its head can win, and a pick costs O(number of different weights), w
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 
 from lbproxy.domain.endpoint import Endpoint
 from lbproxy.domain.strategy import Context, Snapshot
@@ -23,6 +24,8 @@ class _Turn:
         self.endpoint = endpoint
 
 
+_base = attrgetter("base")
+_index = attrgetter("index")
 _Queue = deque[_Turn]  # highest base first, among equals the first configured
 
 
@@ -145,17 +148,14 @@ class RoundRobin:
 
 
 def _settle(turns: list[_Turn], total: int) -> None:
-    """Sort one class and keep its bases within one turn's price of each other: then whoever is picked belongs behind all
-    others for good, and no pick has to look for its place."""
-    turns.sort(key=_order)
+    """Sort one class (given in configured order) and keep its bases within one turn's price of each other: then whoever is
+    picked belongs behind all others for good, and no pick has to look for its place."""
+    turns.sort(key=_base, reverse=True)  # stable in reverse, too: equals stay in configured order
     first, last = turns[0], turns[-1]
     floor = first.base - total
     # Exactly at the floor is right as long as those there were configured before those at the top.
     if last.base < floor or (last.base == floor and last.index > first.index):
         for turn in turns:
             turn.base = max(turn.base, floor + 1)
-        turns.sort(key=_order)
-
-
-def _order(turn: _Turn) -> tuple[int, int]:
-    return -turn.base, turn.index
+        turns.sort(key=_index)
+        turns.sort(key=_base, reverse=True)

@@ -96,7 +96,17 @@ def test_the_last_one_with_room_is_found_when_every_draw_misses_it() -> None:
     for each in endpoints[:3]:
         each.active = 1
     driver = Driver(RandomTwo(), endpoints)
-    assert driver.pick(scripted(*[0.0] * (2 * ROUNDS + 1))) is endpoints[3]
+    assert driver.pick(scripted(*[0.0] * (2 * ROUNDS + 2))) is endpoints[3]
+
+
+def test_of_two_with_room_that_every_draw_misses_the_less_loaded_is_found() -> None:
+    endpoints = [endpoint(n, limit=9) for n in range(1, 5)]
+    endpoints[0].active = endpoints[2].active = 9
+    endpoints[1].active = 5
+    driver = Driver(RandomTwo(), endpoints)
+    missing = [0.0, 0.5] * ROUNDS  # the first place, then the third
+    assert driver.pick(scripted(*missing, 0.0, 0.5)) is endpoints[3]
+    assert driver.pick(scripted(*missing, 0.5, 0.0)) is endpoints[3]
 
 
 def test_one_endpoint_is_one_draw() -> None:
