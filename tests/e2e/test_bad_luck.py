@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
+import signal
 import socket
+import sys
+import termios
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,6 +34,7 @@ from tests.e2e.peers import (
 )
 from tests.e2e.program import WITHIN_S, Program, config, lbproxy
 from tests.servers.netns import Namespace
+from tests.servers.process import serve
 
 
 async def test_more_clients_than_descriptors_are_served_in_turn(start: Start) -> None:
@@ -113,8 +119,11 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("text", BAD.values(), ids=BAD)
-@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [*(("check", text) for text in BAD.values()), ("run", BAD["unknown key"]), ("run", BAD["not YAML"])],
+    ids=[*BAD, "run: unknown key", "run: not YAML"],
+)
 def test_invalid_configuration_is_an_error_and_no_traceback(command: str, text: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(text)
@@ -232,6 +241,41 @@ def test_upstream_that_cannot_be_reached_is_told_in_log_and_metric(start: Start)
         )
         assert lb.total("lbproxy_connections_ended_total", reason="connect_refused") == 1
         assert lb.total("lbproxy_endpoint_connect_failures_total", reason="refused") == 3
+
+
+def unread(pipe: int) -> int:
+    """Bytes that wait in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+@pytest.mark.slow
+async def test_log_that_nobody_reads_holds_nothing_up(tmp_path: Path) -> None:
+    """A full pipe at its stderr: connections, admin interface, reload and SIGTERM go on as ever"""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    async with upstreams(echo) as (up,):
+        text = config([up.port], bind="127.0.0.1:@front@", more="admin: {bind: '127.0.0.1:@admin@'}")
+        command = ["sh", "-c", 'exec "$@" 2>"$0"', str(fifo)]
+        command += [sys.executable, "-m", "lbproxy", "run", "-c", "lbproxy.yaml"]
+        reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            with serve(command, tmp_path / "run", config=text, config_file="lbproxy.yaml") as server:
+                address = ("127.0.0.1", server.ports["front"])
+                admin = ("127.0.0.1", server.ports["admin"])
+                for _ in range(300):  # some 400 bytes each, where a pipe holds 64 KiB
+                    assert await exchange(address) == b"x"
+                await until(lambda: unread(reading) > 60_000)
+                # An event line each: more than the last pages of the pipe have room for.
+                for _ in range(80):
+                    request = b"POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                    answer = await exchange(admin, request)
+                    assert answer.startswith(b"HTTP/1.1 200"), answer
+                assert await exchange(address) == b"x"
+                await until(lambda: up.accepted == 301 and up.open == 0)
+                server.signal(signal.SIGTERM)
+                assert server.wait(WITHIN_S) == 0
+        finally:
+            os.close(reading)
 
 
 MISUSE = {
