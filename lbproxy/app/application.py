@@ -185,7 +185,7 @@ class Application:
         finally:
             await admin.close()
         for upstream in running.upstreams.values():
-            upstream.remove()
+            upstream.stop_following()
 
     def _configured(self) -> None:
         """Bring what hangs on the configuration, but on no listener and no upstream, up to date."""

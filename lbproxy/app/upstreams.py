@@ -74,7 +74,7 @@ class Upstream:
             return
         if self._source is None or options.endpoints != self.options.endpoints:
             known = self._source.known if self._source is not None else {}
-            self._stop_following()
+            self.stop_following()
             self._source = StaticSource(
                 self.name,
                 options.endpoints,
@@ -92,7 +92,7 @@ class Upstream:
 
     def remove(self) -> None:
         """No longer configured: no new sessions; those that live go on."""
-        self._stop_following()
+        self.stop_following()
         self._source = None
         if self.options.pool.kind == "endpoints":
             self._sources.apply(self.pool.apply_membership(Membership(()), self._sources.clock()))
@@ -108,7 +108,8 @@ class Upstream:
         self._sources.apply([EndpointForgotten(self.name, endpoint) for endpoint in endpoints])
         return True
 
-    def _stop_following(self) -> None:
+    def stop_following(self) -> None:
+        """End the source's task; what is known stays."""
         if self._task is not None:
             self._task.cancel()
             self._task = None

@@ -8,17 +8,15 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from lbproxy.app import logs
 from lbproxy.app.application import Application, StartError
+from lbproxy.app.starting import serve
 from lbproxy.config.load import Loaded, load_text
 from lbproxy.demo.upstream import Speed, upstreams
-
-FINE: Final = 0
-FAILED: Final = 1
 
 HOST: Final = "127.0.0.1"
 PROXY_PORT: Final = 8080
@@ -60,16 +58,7 @@ Ctrl-C ends it. Below: a line for each connection that has ended.
 def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - the command takes no arguments, and every command is called alike
     """Run until Ctrl-C or SIGTERM; the exit code."""
     logs.configure("warning", "auto", sys.stderr)
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_demo())
-    except* StartError as group:
-        for error in _leaves(group):
-            print(*(f"lbproxy: {line}" for line in error.errors), sep="\n", file=sys.stderr)
-        code = FAILED
-    else:
-        code = FINE
-    return code
+    return serve(_demo, "auto")
 
 
 async def _demo() -> None:
@@ -142,19 +131,3 @@ def _command(called: str) -> str:
     if found is not None and Path(found).samefile(called):
         return "lbproxy"
     return os.path.relpath(called)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop  # noqa: PLC0415 - optional on platforms without it
-    except ImportError:
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def _leaves(group: BaseExceptionGroup[StartError]) -> list[StartError]:
-    found: list[StartError] = []
-    for each in group.exceptions:
-        found += _leaves(each) if isinstance(each, BaseExceptionGroup) else [each]
-    return found
