@@ -36,6 +36,7 @@ def test_sigterm_serves_what_is_queued_and_lets_the_living_finish(start: Start) 
         for client in queued:
             assert read_to_end(client) == (1, "FIN")
             client.close()
+        lb.until(lambda: lb.get("/api/v1/listeners")["items"][0]["state"] == "draining")
         with pytest.raises(ConnectionRefusedError):
             connect(address)
         live.sendall(b"still here")

@@ -6,6 +6,7 @@ others that are routed through it (prerouting).
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import socket
 import subprocess
@@ -141,10 +142,12 @@ def test_direct_connection_to_the_listener_is_refused(ruled: bool, start: Start,
     if ruled:
         redirect(netns, f"meta mark != {MARK}")
     for host in ("127.0.0.1", "::1"):
-        with netns.inside():
-            client = connect((host, PORT))
-        with client:
-            assert read_to_end(client) == (0, "RST")
+        # The RST may be as quick as the connect's own return, which then is what it ends.
+        with contextlib.suppress(ConnectionResetError):
+            with netns.inside():
+                client = connect((host, PORT))
+            with client:
+                assert read_to_end(client) == (0, "RST")
     lb.until(lambda: len(lb.ended()) == 2)
     assert [line["reason"] for line in lb.ended()] == ["no_endpoint"] * 2
     assert lb.total("lbproxy_listener_connections_total") == 2
