@@ -10,6 +10,7 @@ from lbproxy.domain.membership import Member, Membership
 from lbproxy.pool.lease import Exhausted
 from lbproxy.pool.roster import FORGET_AFTER_S, LINGER_CHECK_S
 from tests.pool.upstream import (
+    LEAST_CONNECTION,
     added,
     endpoint,
     forgotten,
@@ -134,3 +135,10 @@ def test_a_tier_that_nothing_changed_in_keeps_its_position() -> None:
     assert numbers(pool, 1) == [1]
     pool.apply_membership(Membership((member(1), member(2))), 1.0)
     assert numbers(pool, 2) == [2, 1]
+
+
+def test_a_raised_limit_counts_at_once_also_for_a_strategy_that_sets_full_ones_aside() -> None:
+    pool = pool_of(member(1, limit=1, weight=9), member(2), strategy=LEAST_CONNECTION)
+    assert [take(pool).endpoint.label for _ in range(2)] == [label(1), label(2)]
+    pool.apply_membership(Membership((member(1, limit=2, weight=9), member(2))), 1.0)
+    assert take(pool).endpoint.label == label(1)

@@ -35,6 +35,14 @@ def test_equal_ones_rotate_also_when_every_session_ends_at_once() -> None:
     assert order == endpoints * 2
 
 
+def test_who_was_chosen_past_a_tried_one_still_goes_to_the_back() -> None:
+    a, b, c = fleet(3)
+    driver = Driver(LeastConnection(), [a, b, c])
+    assert driver.acquire(context(tried=[a])) is b
+    driver.release(b)
+    assert [driver.acquire(context()) for _ in range(3)] == [a, c, b]
+
+
 def test_newcomers_come_first_among_equals_and_the_others_keep_their_order() -> None:
     a, b, c, d = fleet(4)
     driver = Driver(LeastConnection(), [a, b, c])

@@ -154,6 +154,15 @@ def test_a_newcomer_gets_no_burst_after_many_turns_were_forfeited() -> None:
     assert abs(counts[b] - counts[c]) <= 2
 
 
+def test_the_position_survives_a_rebuild_after_many_turns_were_forfeited() -> None:
+    a, b, c, d = endpoint(1, limit=1), endpoint(2), endpoint(3), endpoint(4)
+    driver = Driver(RoundRobin(), [a, b, c, d])
+    a.active = 1
+    assert [driver.pick(context()) for _ in range(301)][-1] is b
+    driver.rebuild([b, c, d])
+    assert [driver.pick(context()) for _ in range(3)] == [c, d, b]
+
+
 def test_a_full_endpoint_gets_no_burst_when_it_has_room_again() -> None:
     a, b, c = endpoint(1, limit=1), endpoint(2), endpoint(3)
     driver = Driver(RoundRobin(), [a, b, c])
