@@ -204,14 +204,14 @@ class Program:
 
     def fds(self) -> int:
         """Its open descriptors."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208  counted, not walked
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def sockets(self) -> int:
         """Its open sockets: what sessions are made of."""
         count = 0
-        for name in os.listdir(f"/proc/{self.pid}/fd"):  # noqa: PTH208
+        for name in os.listdir(f"/proc/{self.pid}/fd"):
             try:
-                count += os.readlink(f"/proc/{self.pid}/fd/{name}").startswith("socket:")  # noqa: PTH115
+                count += os.readlink(f"/proc/{self.pid}/fd/{name}").startswith("socket:")
             except FileNotFoundError:
                 continue
         return count

@@ -119,7 +119,7 @@ def test_readiness_is_off_before_the_listeners_close(start: Start) -> None:
     """`drain_delay`: a balancer in front sees 503 and goes elsewhere, and whoever still comes is served"""
     listening, port = listen()
     with listening:
-        lb = start(config([port], more="runtime: {drain_delay: 700ms}"))
+        lb = start(config([port], more="runtime: {drain_delay: 1500ms}"))
         assert lb.ready()
         lb.signal(signal.SIGTERM)
         lb.until(lambda: not lb.ready())
