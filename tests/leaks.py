@@ -50,9 +50,9 @@ class Leaks:
 def open_descriptors() -> dict[int, str]:
     """What every open descriptor of this process refers to: descriptor -> `socket:[123]`, a path, ..."""
     found = {}
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  iterdir keeps the folder open while it yields
+    for name in os.listdir("/proc/self/fd"):
         try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
             continue  # the folder's own descriptor, closed by now
     return found

@@ -97,6 +97,8 @@ class Application:
                 configuration.admin.token.reveal()
             except SecretError as error:
                 raise StartError([f"admin.token: {error}"], usage=True) from error
+        for line in self._loaded.warnings:
+            logger.warning("%s", line)
         nofile = limits.raise_fd_limit()
         capacity = Capacity(
             limits.max_connections(runtime.max_connections, nofile, limits.memory_limit_bytes())

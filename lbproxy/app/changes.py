@@ -33,6 +33,19 @@ def restart_needed(before: Configuration, after: Configuration) -> list[str]:
     return keys
 
 
+def with_what_stays(before: Loaded, after: Loaded) -> Loaded:
+    """`after`, but for the keys that only a restart changes: what this holds is what is in force."""
+    old, new = before.configuration, after.configuration
+    admin = dataclasses.replace(new.admin, bind=old.admin.bind, metrics_bind=old.admin.metrics_bind)
+    document = {**after.document, "runtime": before.document["runtime"]}
+    document["admin"] = {
+        **after.document["admin"],
+        **{key: before.document["admin"][key] for key in ("bind", "metrics_bind")},
+    }
+    configuration = dataclasses.replace(new, runtime=old.runtime, admin=admin)
+    return Loaded(configuration, after.warnings, document)
+
+
 def differences(before: Configuration, after: Configuration) -> list[str]:
     """A line for each listener, upstream or section that differs."""
     lines = [
@@ -69,7 +82,7 @@ def _changed(old: ListenerOptions | UpstreamOptions, new: ListenerOptions | Upst
             lines.append("endpoints changed")
     for field in dataclasses.fields(old):
         if field.name != "endpoints" and getattr(old, field.name) != getattr(new, field.name):
-            lines.append(f"{field.name} changed")
+            lines.append(f"{'strategy' if field.name == 'pool' else field.name} changed")
     return lines
 
 
@@ -85,7 +98,7 @@ def apply(running: Running, loaded: Loaded, sources: Sources, inherited: Inherit
         for address in listener.sockets
     }
     opened = open_new(configuration.listeners, bound, inherited)
-    running.loaded = loaded
+    running.loaded = with_what_stays(running.loaded, loaded)
     _apply_upstreams(running, configuration, sources)
     for name, options in configuration.listeners.items():
         listener = running.listeners.get(name)

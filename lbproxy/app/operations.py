@@ -60,11 +60,16 @@ class AdminOperations:
             for name in configuration.listeners
             if not running.listeners[name].sockets
         ]
+        warnings = [
+            f"listener {name} is at a limit and does not accept"
+            for name in configuration.listeners
+            if running.listeners[name].state == "paused"
+        ]
         usable = {name: running.upstreams[name].pool.usable > 0 for name in configuration.upstreams}
         unusable = [f"upstream {name} has no usable endpoint" for name, well in usable.items() if not well]
         if strict or (usable and not any(usable.values())):
-            return Readiness((*reasons, *unusable))
-        return Readiness(tuple(reasons), tuple(unusable))
+            return Readiness((*reasons, *unusable), tuple(warnings))
+        return Readiness(tuple(reasons), (*unusable, *warnings))
 
     def config(self) -> Json:
         return self._running.loaded.document

@@ -16,6 +16,7 @@ from lbproxy.domain.membership import Membership
 from lbproxy.domain.strategy import Random, Strategy
 from lbproxy.pool.options import StrategyOptions
 from lbproxy.pool.pool import Pool
+from lbproxy.proxy.complaints import Complaints
 from lbproxy.strategies.registry import make
 from lbproxy.wire.resolver import Resolution
 
@@ -58,6 +59,7 @@ class Upstream:
         self._sources = sources
         self._source: StaticSource | None = None
         self._task: asyncio.Task[None] | None = None
+        self._complaints = Complaints(logger)
         self._refused: frozenset[Address] = frozenset()
 
     @property
@@ -125,7 +127,11 @@ class Upstream:
         self._sources.apply(self.pool.apply_membership(Membership(kept), self._sources.clock()))
 
     def _failed(self, error: Exception) -> None:
-        logger.warning("upstream %s: %s; what was known stays", self.name, error)
+        known = len(self.pool.endpoints())
+        after = "what was known stays" if known else "it has no endpoint yet"
+        self._complaints.say(
+            logging.WARNING, str(error), f"upstream {self.name}: {error}; {after}", self._sources.clock()
+        )
 
     async def _follow(self, source: StaticSource) -> None:
         """The wall around a source: a defect is logged and the source started again, later and later."""

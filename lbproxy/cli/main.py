@@ -6,6 +6,8 @@ A command's module is imported when the command runs: `lbproxy check` loads no H
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +26,7 @@ Handler = Callable[[argparse.Namespace], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Raises SystemExit(2) for arguments it does not understand."""
+    _open_standard_streams()
     parser = _parser()
     args = parser.parse_args(arguments)
     handler: Handler | None = getattr(args, "handler", None)
@@ -37,9 +40,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What is still buffered goes nowhere; without this the interpreter complains while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EIO}:
+            raise
+        # What the command had to say could not be written, and is still buffered: the same as above.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"lbproxy: cannot write: {error.strerror}\n")
+        return FAILED
     except KeyboardInterrupt:
         return FAILED
     return code
+
+
+def _open_standard_streams() -> None:
+    """A descriptor from 0 to 2 that was closed by whoever started us would be given to the first socket, and the log written to
+    that; and Python's stream for it is None."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _parser() -> argparse.ArgumentParser:

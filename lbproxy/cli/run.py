@@ -20,15 +20,14 @@ def run(args: argparse.Namespace) -> int:
     def read() -> Loaded:
         return load(paths, os.environ)
 
-    logs.configure("info", "auto", sys.stderr)
     try:
         loaded = read()
     except ConfigError as error:
         for line in error.errors:
             print(line, file=sys.stderr)
         return BAD_CONFIGURATION
-    for line in loaded.warnings:
-        print(f"warning: {line}", file=sys.stderr)
+    options = loaded.configuration.log
+    logs.configure(options.level, options.format, sys.stderr)
 
     async def main() -> None:
         await Application(loaded, read, os.environ).run()

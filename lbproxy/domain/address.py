@@ -102,6 +102,8 @@ def parse_target(text: str) -> Address | HostName:
         if ":" not in host:
             raise AddressError(f"{host!r} is not an IPv6 address")
         return ip_address(host[1:-1], port)
+    if host.count(":") == 1:
+        raise AddressError(f"{text!r} is not host:port")
     if ":" in host:
         raise AddressError(f"write an IPv6 address in brackets: [{host}]:{port}")
     if host.replace(".", "").isdigit():

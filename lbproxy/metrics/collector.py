@@ -98,7 +98,7 @@ def _listeners(reading: Reading) -> Iterator[Family]:
     yield _family(
         "lbproxy_accept_pauses",
         "counter",
-        "Times the listener stopped accepting for a while, out of descriptors or memory.",
+        "Times the listener stopped accepting for a while, at a limit, or out of descriptors or memory.",
         ((labels, one.accept_pauses) for labels, one in listeners),
     )
 

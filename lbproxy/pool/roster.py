@@ -113,8 +113,12 @@ class Roster:
         self._overrides.undrain_rest()
 
     def _drain_along(self, endpoint: Endpoint) -> None:
-        if not self._overrides.get(endpoint.label).drained:
-            self._overrides.drain(endpoint.label, self._drained_due)
+        """An earlier deadline of its own stands; none, or a later one, gives way."""
+        override, due = self._overrides.get(endpoint.label), self._drained_due
+        if not override.drained or (
+            due is not None and (override.drain_due is None or due < override.drain_due)
+        ):
+            self._overrides.drain(endpoint.label, due)
             self._overridden(endpoint.label, endpoint)
 
     def set_weight(self, key: str, weight: int | None) -> None:

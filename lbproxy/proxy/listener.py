@@ -21,7 +21,7 @@ from lbproxy.proxy.dialing import Dialer
 from lbproxy.proxy.options import ListenerOptions
 from lbproxy.proxy.routing import Route, is_mapped, original_destination
 from lbproxy.proxy.sessions import Session
-from lbproxy.proxy.sockets import bound_address, leg_options, refuse, set_options
+from lbproxy.proxy.sockets import bound_address, close_listening, leg_options, refuse, set_options
 
 logger = logging.getLogger(__name__)
 
@@ -147,8 +147,14 @@ class Listener:
     def _wait_for_room(self) -> None:
         """Let the kernel queue what comes until a session has ended, here or (for the process's limit) anywhere."""
         self._pause()
-        if self.active < self.options.max_connections:
+        self.accept_pauses += 1
+        limit, whose = self.options.max_connections, "its limit"
+        if self.active < limit:
             self._capacity.when_free(self._resume)
+            limit, whose = self._capacity.limit, "the process's limit"
+        dialer = self._dialer
+        message = f"listener {self.name}: at {whose} of {limit} connections; the kernel queues what comes"
+        dialer.complaints.say(logging.WARNING, f"limit {self.name}", message, dialer.clock())
 
     def _overloaded(self, error: OSError) -> None:
         self._pause()
@@ -231,7 +237,7 @@ class Listener:
             self._loop.remove_reader(listening.fileno())
         self._empty_queue(listening)
         del self.sockets[address]
-        listening.close()
+        close_listening(listening, address)
 
     def hand_over(self, address: Address) -> _socket.socket:
         """Give up a bound socket with its accept queue, to another listener that owns it from now on."""

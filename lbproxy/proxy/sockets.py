@@ -20,6 +20,7 @@ FAMILIES: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": soc
 _RESET: Final = b"\x01\0\0\0\0\0\0\0"  # struct linger {1, 0}
 _IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h: choose the port at connect, shared per 4-tuple
 _KEEPALIVE_PROBES: Final = 6
+_ACCEPTS: Final = 0x10000  # __SO_ACCEPTCON in the flags of /proc/net/unix
 # What an endpoint can send before the first byte was read here. An endpoint that answers and closes with the request unread
 # has its kernel throw away what did not fit (RFC 2525, 2.17): of 200,000 bytes 128,000 arrived with the default of 128 KiB.
 FIRST_WINDOW_BYTES: Final = 256 * 1024
@@ -104,14 +105,41 @@ def _clear_stale(path: str) -> None:
             raise OSError(errno.EADDRINUSE, f"{path} exists and is no socket")
     except FileNotFoundError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        result = probe.connect_ex(path)
-    # EAGAIN means that the owner's backlog is full: somebody is very much there.
-    if result in {0, errno.EAGAIN}:
+    if _is_listened_on(path):
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108
+
+
+def _is_listened_on(path: str) -> bool:
+    """Asked of the kernel's table: a connect would be a session for whoever listens."""
+    owners = _unix_listeners(path)
+    if owners is not None:
+        return bool(owners)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        # EAGAIN means that the owner's backlog is full: somebody is very much there.
+        return probe.connect_ex(path) in {0, errno.EAGAIN}
+
+
+def _unix_listeners(path: str) -> set[int] | None:
+    """The inodes of the sockets that listen under this name; None where the kernel does not tell."""
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:  # noqa: PTH123
+            rows = [line.rstrip("\n").split(maxsplit=7) for line in table][1:]
+    except OSError:
+        return None
+    return {int(row[6]) for row in rows if len(row) == 8 and row[7] == path and int(row[3], 16) & _ACCEPTS}
+
+
+def close_listening(listening: _socket.socket, address: Address) -> None:
+    """Take over a listening socket and close it. A unix socket's file goes with it, unless another socket has taken the name."""
+    if address.family == "unix" and not address.host.startswith("@"):
+        inode = os.fstat(listening.fileno()).st_ino
+        if _unix_listeners(address.host) == {inode}:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(address.host)  # noqa: PTH108
+    listening.close()
 
 
 def bound_address(listening: _socket.socket, configured: Address) -> Address:

@@ -33,7 +33,8 @@ class Secret:
                 self._read = self.path.read_text(encoding="utf-8").strip()
                 self._stamp = stamp
         except (OSError, UnicodeDecodeError) as error:
-            raise SecretError(f"{self.path}: {error}") from error
+            detail = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise SecretError(f"{self.path}: {detail}") from error
         if not self._read:
             raise SecretError(f"{self.path}: the file is empty")
         return self._read

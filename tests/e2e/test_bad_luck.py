@@ -9,7 +9,6 @@ import select
 import signal
 import socket
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,8 @@ import pytest
 from tests.e2e.conftest import Start
 from tests.e2e.peers import (
     Address,
-    accept,
     connect,
+    connect_and_read,
     dial,
     echo,
     exchange,
@@ -31,8 +30,7 @@ from tests.e2e.peers import (
     until,
     upstreams,
 )
-from tests.e2e.program import WITHIN_S, Program, config, lbproxy
-from tests.servers.netns import Namespace
+from tests.e2e.program import WITHIN_S, config, lbproxy
 from tests.servers.process import serve
 
 
@@ -228,8 +226,7 @@ def test_upstream_that_cannot_be_reached_is_told_in_log_and_metric(start: Start)
     with socket.socket() as dead:
         dead.bind(("127.0.0.1", 0))
         lb = start(config([dead.getsockname()[1]]))
-        with connect(lb.address()) as client:
-            assert read_to_end(client) == (0, "RST")
+        assert connect_and_read(lb.address()) == (0, "RST")
         lb.until(lambda: len(lb.ended()) == 1)
         (line,) = lb.ended()
         assert (line["reason"], line["phase"], line["errno"], line["attempts"]) == (
@@ -321,99 +318,3 @@ def test_misuse_of_the_admin_interface_is_answered_with_a_problem(start: Start) 
             count, _ = read_to_end(raw)
             assert count
         assert lb.ready()
-
-
-# -- in a network of its own
-
-PORTS = 20
-
-
-def inside(netns: Namespace) -> tuple[socket.socket, int]:
-    with netns.inside():
-        return listen()
-
-
-def client_of(netns: Namespace, lb: Program) -> socket.socket:
-    with netns.inside():
-        return connect(lb.address())
-
-
-def test_unreachable_endpoint_is_left_for_the_next_at_once(start: Start, netns: Namespace) -> None:
-    """D4: a router that answers with an ICMP error"""
-    netns.nft(
-        "table ip t { chain out { type filter hook output priority 0;"
-        " ip daddr 127.0.0.8 tcp dport 81 reject with icmp type host-unreachable\n}\n}\n"
-    )
-    listening, port = inside(netns)
-    with listening:
-        lb = start(config(["address: '127.0.0.8:81'", port]), netns=netns)
-        with ExitStack() as open_:
-            for _ in range(4):
-                client = open_.enter_context(client_of(netns, lb))
-                upstream = open_.enter_context(accept(listening))
-                upstream.sendall(b"!")
-                assert client.recv(1) == b"!"
-        lb.until(lambda: len(lb.ended()) == 4)
-        assert {line["reason"] for line in lb.ended()} <= {"client_eof", "upstream_eof"}
-        assert max(line["attempts"] for line in lb.ended()) == 2
-        assert max(line["duration_ms"] for line in lb.ended()) < 1000 * WITHIN_S / 4
-        assert lb.total("lbproxy_endpoint_connect_failures_total", reason="unreachable") >= 1
-
-
-def test_local_ports_that_run_out_are_no_fault_of_the_endpoint(start: Start, netns: Namespace) -> None:
-    """D7: so few ephemeral ports that they run out; the endpoint stays eligible, and it goes on when one is free"""
-    listening, port = inside(netns)
-    with listening, ExitStack() as open_:
-        lb = start(config([port]), netns=netns)
-        address = lb.address()
-        # Clients that choose their ports themselves: the few are for the program's own dials.
-        netns.run(["sysctl", "-w", f"net.ipv4.ip_local_port_range=40000 {40000 + PORTS - 1}"])
-        clients, peers = [], []
-
-        def client(number: int) -> socket.socket:
-            with netns.inside():
-                made = open_.enter_context(socket.socket())
-                made.settimeout(WITHIN_S)
-                made.bind(("127.0.0.2", 20_000 + number))
-                made.connect(address)
-                return made
-
-        for number in range(PORTS):
-            clients.append(client(number))
-            peers.append(open_.enter_context(accept(listening)))
-        with pytest.raises(ConnectionResetError):
-            client(PORTS).recv(1)
-        lb.until(lambda: len(lb.ended()) == 1)
-        (line,) = lb.ended()
-        assert (line["reason"], line["errno"]) == ("local_ports", "EADDRNOTAVAIL")
-        endpoint = lb.endpoints()[port]
-        assert (endpoint["eligible"], endpoint["failure_streak"]) == (True, 0)
-        assert lb.total("lbproxy_endpoint_connect_failures_total", reason="local") >= 1
-        # An end by RST leaves no TIME_WAIT behind: the port is free at once.
-        reset(clients[0])
-        with pytest.raises(ConnectionResetError):
-            peers[0].recv(1)
-        lb.until(lambda: len(lb.ended()) == 2)
-        again = client(PORTS + 1)
-        with accept(listening) as upstream:
-            upstream.sendall(b"!")
-            assert again.recv(1) == b"!"
-
-
-def test_silent_network_costs_one_dials_time_and_not_the_session(start: Start, netns: Namespace) -> None:
-    """D3: packets to the first endpoint vanish"""
-    netns.nft(
-        "table ip t { chain out { type filter hook output priority 0; ip daddr 127.0.0.8 tcp dport 81 drop\n}\n}\n"
-    )
-    listening, port = inside(netns)
-    with listening:
-        tiers = ["address: '127.0.0.8:81'", f"address: '127.0.0.1:{port}', priority: 1"]
-        lb = start(config(tiers, upstream="connect: {timeout: 200ms}"), netns=netns)
-        with client_of(netns, lb) as client, accept(listening) as upstream:
-            upstream.sendall(b"!")
-            assert client.recv(1) == b"!"
-        lb.until(lambda: len(lb.ended()) == 1)
-        (line,) = lb.ended()
-        assert line["attempts"] == 2
-        assert 200 <= line["duration_ms"] < 2000
-        assert lb.total("lbproxy_endpoint_connect_failures_total", reason="timeout") == 1

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.peers import accept, connect, listen, read_to_end, reset
+from tests.e2e.peers import accept, connect, connect_and_read, listen, read_to_end, reset
 from tests.e2e.program import config
 from tests.servers.fixtures import StartServer
 
@@ -299,8 +299,7 @@ def test_endpoint_that_refuses_ends_the_client_in_time(
         dead.bind(("127.0.0.1", 0))
         seen = {}
         for name, front in fronts(dead.getsockname()[1], start, haproxy, nginx_stream).items():
-            with connect(front) as client:
-                seen[name] = read_to_end(client)
+            seen[name] = connect_and_read(front)
     assert seen["lbproxy"] == (0, "RST"), seen
 
 

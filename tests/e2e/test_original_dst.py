@@ -6,7 +6,6 @@ others that are routed through it (prerouting).
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import socket
 import subprocess
@@ -18,7 +17,7 @@ from typing import Final
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.peers import accept, connect, read_to_end
+from tests.e2e.peers import accept, connect, connect_and_read, read_to_end
 from tests.e2e.program import WITHIN_S, Program
 from tests.servers.netns import Namespace, network_namespace
 from tests.servers.programs import missing, require
@@ -114,9 +113,7 @@ def test_address_dialled_is_the_one_the_client_meant(
 def test_nobody_there_is_told_to_the_client(through: Program, netns: Namespace) -> None:
     """One attempt, no other endpoint"""
     with netns.inside():
-        client = connect(("127.0.0.1", 9))
-    with client:
-        assert read_to_end(client) == (0, "RST")
+        assert connect_and_read(("127.0.0.1", 9)) == (0, "RST")
     through.until(lambda: len(through.ended()) == 1)
     (line,) = through.ended()
     assert (line["reason"], line["attempts"]) == ("connect_refused", 1)
@@ -128,9 +125,7 @@ def test_own_dial_that_comes_back_is_refused(config: str, start: Start, netns: N
     lb = start(config, netns=netns)
     redirect(netns, "")
     with netns.inside():
-        client = connect(("127.0.0.1", 9))
-    with client:
-        assert read_to_end(client) == (0, "RST")
+        assert connect_and_read(("127.0.0.1", 9)) == (0, "RST")
     lb.until(lambda: len(lb.ended()) == 2)
     assert lb.total("lbproxy_listener_connections_total") == 2
     assert "no_endpoint" in {line["reason"] for line in lb.ended()}
@@ -142,12 +137,8 @@ def test_direct_connection_to_the_listener_is_refused(ruled: bool, start: Start,
     if ruled:
         redirect(netns, f"meta mark != {MARK}")
     for host in ("127.0.0.1", "::1"):
-        # The RST may be as quick as the connect's own return, which then is what it ends.
-        with contextlib.suppress(ConnectionResetError):
-            with netns.inside():
-                client = connect((host, PORT))
-            with client:
-                assert read_to_end(client) == (0, "RST")
+        with netns.inside():
+            assert connect_and_read((host, PORT)) == (0, "RST")
     lb.until(lambda: len(lb.ended()) == 2)
     assert [line["reason"] for line in lb.ended()] == ["no_endpoint"] * 2
     assert lb.total("lbproxy_listener_connections_total") == 2

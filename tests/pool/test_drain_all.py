@@ -66,6 +66,18 @@ def test_the_deadline_closes_the_sessions_that_are_left(pool: Pool) -> None:
     assert effects == [CloseSessions("web", lease.endpoint, EndReason.DRAINED)]
 
 
+@pytest.mark.parametrize("own_s", [None, 500.0])
+def test_its_deadline_also_holds_for_what_was_drained_before_with_none_or_a_later_one(
+    pool: Pool, own_s: float | None
+) -> None:
+    lease = acquire(pool)
+    assert isinstance(lease, Lease)
+    pool.drain(lease.endpoint.label, 0.0, deadline_s=own_s)
+    pool.drain_all(1.0, deadline_s=10.0)
+    effects, _ = pool.advance(11.0)
+    assert effects == [CloseSessions("web", lease.endpoint, EndReason.DRAINED)]
+
+
 def test_an_earlier_drain_of_one_endpoint_keeps_its_own_deadline(pool: Pool) -> None:
     lease = acquire(pool)
     assert isinstance(lease, Lease)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import struct
 from ipaddress import ip_network
@@ -84,6 +85,31 @@ async def test_unix_sockets_on_both_sides(name: str, tmp_path: Path) -> None:
         assert (ended.reason, ended.client) == (EndReason.CLIENT_EOF, "")
 
 
+async def test_a_unix_socket_file_goes_with_its_listener_and_not_with_another_s(tmp_path: Path) -> None:
+    path = unix_address(str(tmp_path / "s"))
+    async with running() as rig:
+        rig.start([], bind=path)
+        assert os.path.exists(path.host)
+    assert not os.path.exists(path.host)
+    async with running() as rig:
+        rig.start([], bind=path)
+        os.unlink(path.host)
+        with listening_socket(path):
+            rig.listener.close()
+            assert os.path.exists(path.host)
+
+
+async def test_starting_beside_a_live_unix_listener_is_no_session_for_it(tmp_path: Path) -> None:
+    path = unix_address(str(tmp_path / "s"))
+    async with running() as rig:
+        rig.start([], bind=path)
+        async with running() as second:
+            with pytest.raises(OSError, match="in use"):
+                second.start([], bind=path)
+        await asyncio.sleep(0)
+        assert rig.listener.accepted == 0
+
+
 async def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
     path = unix_address(str(tmp_path / "s"))
     listening_socket(path).close()
@@ -104,6 +130,7 @@ async def test_at_max_connections_the_kernel_queues_and_everybody_is_served_in_t
         for client in clients[:2]:
             assert await receive(loop, client, 1) == b"a"
         assert (rig.listener.active, rig.listener.accepted, rig.listener.state) == (2, 2, "paused")
+        assert rig.listener.accept_pauses == 1
         for client in clients:
             with client:
                 client.shutdown(socket.SHUT_WR)

@@ -181,7 +181,7 @@ async def test_a_name_with_dots_is_tried_as_it_stands_first(server: NameServer, 
 async def test_the_hosts_file_wins_and_is_read_again_when_it_changes(server: NameServer, hosts: Path) -> None:
     server.answers["web.example", "A"] = records("10.0.0.1")
     resolver = asking(server, hosts)
-    hosts.write_text("10.9.0.2 other WEB.example # a remark\n::ffff:10.9.0.1 web.example\n")  # noqa: ASYNC240
+    hosts.write_text("10.9.0.2 other WEB.example # a remark\n::ffff:10.9.0.1 web.example\n")
     found = await resolver.resolve("web.example")
     assert found == Resolution(("10.9.0.1", "10.9.0.2"), module.HOSTS_TTL_S)
     assert server.asked == []
@@ -189,7 +189,7 @@ async def test_the_hosts_file_wins_and_is_read_again_when_it_changes(server: Nam
     replacement.write_text("10.9.0.3 web.example\n")
     replacement.rename(hosts)
     assert (await resolver.resolve("web.example")).addresses == ("10.9.0.3",)
-    hosts.unlink()  # noqa: ASYNC240
+    hosts.unlink()
     assert (await resolver.resolve("web.example")).addresses == ("10.0.0.1",)
 
 
@@ -206,7 +206,7 @@ async def test_the_hosts_file_wins_and_is_read_again_when_it_changes(server: Nam
 async def test_localhost_is_always_this_machine(
     server: NameServer, hosts: Path, text: str, expected: tuple[str, ...], suffix: str
 ) -> None:
-    hosts.write_text(text)  # noqa: ASYNC240
+    hosts.write_text(text)
     assert (await asking(server, hosts).resolve(f"localhost{suffix}")).addresses == expected
     assert server.asked == []
 
@@ -238,11 +238,11 @@ async def test_names_in_flight_are_bounded(server: NameServer, hosts: Path) -> N
     resolver = asking(server, hosts, lifetime_s=0.05)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(caught(resolver, name), name=name) for name in names]
-        before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        before = set(os.listdir("/proc/self/fd"))
         peak = 0
         while not all(task.done() for task in tasks):
             await asyncio.sleep(0)
-            peak = max(peak, len(set(os.listdir("/proc/self/fd")) - before))  # noqa: PTH208
+            peak = max(peak, len(set(os.listdir("/proc/self/fd")) - before))
     assert 0 < peak <= 2 * module.MAX_QUESTIONS + 4
 
 
