@@ -312,14 +312,24 @@ void engine_turn(struct engine *engine, int timeout_ms)
 
 /* Start and stop */
 
+static void close_once(const struct calls *calls, int *fd)
+{
+    if (*fd != -1)
+        calls->close(*fd);
+    *fd = -1;
+}
+
+static void thread_close(struct thread *thread)
+{
+    pipes_close(thread);
+    close_once(thread->calls, &thread->epoll);
+    close_once(thread->calls, &thread->wake);
+}
+
 static void thread_free(struct thread *thread)
 {
     const struct calls *calls = thread->calls;
-    pipes_close(thread);
-    if (thread->epoll != -1)
-        calls->close(thread->epoll);
-    if (thread->wake != -1)
-        calls->close(thread->wake);
+    thread_close(thread);
     if (thread->buffer != NULL)
         calls->release(thread->buffer);
     for (int at = 0; at < SLOT_CHUNKS; at++) {
@@ -454,8 +464,11 @@ void engine_stop(struct engine *engine)
         if (session->state != STATE_FREE)
             session_kill(session->thread, session);
     }
-    for (unsigned at = 0; at < engine->threads; at++)
+    for (unsigned at = 0; at < engine->threads; at++) {
         publish(engine->thread[at]);
+        thread_close(engine->thread[at]);
+    }
+    close_once(engine->calls, &engine->wake);
 }
 
 void engine_free(struct engine *engine)
@@ -467,8 +480,6 @@ void engine_free(struct engine *engine)
         engine->calls->release(engine->chunk_memory[at]);
     if (engine->free_slots != NULL)
         engine->calls->release(engine->free_slots);
-    if (engine->wake != -1)
-        engine->calls->close(engine->wake);
     free(engine);
 }
 
@@ -518,6 +529,14 @@ static void session_begin(struct session *session, const struct engine_submit *s
     session->state = STATE_SUBMITTED;
 }
 
+/* Urgent bytes stay in the stream. Set at once: when a second one arrives, the kernel drops a first that is not inline. */
+static void keep_urgent(const struct calls *calls, int fd, bool of_unix)
+{
+    int one = 1;
+    if (!of_unix)
+        calls->setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);
+}
+
 int engine_submit(struct engine *engine, const struct engine_submit *submit, uint64_t *handle)
 {
     if (engine->stopped)
@@ -542,6 +561,8 @@ int engine_submit(struct engine *engine, const struct engine_submit *submit, uin
             engine->calls->release(first);
         return ENOMEM;
     }
+    keep_urgent(engine->calls, submit->client, submit->client_unix);
+    keep_urgent(engine->calls, submit->upstream, submit->upstream_unix);
     engine->next_thread = (engine->next_thread + 1) % engine->threads;
     session_begin(session, submit, &counters[submit->slot % SLOTS_A_CHUNK], engine->calls->now());
     session->thread = thread;
@@ -596,9 +617,11 @@ bool engine_abort(struct engine *engine, uint64_t handle, int reason, bool reset
 
 void engine_collect(struct engine *engine)
 {
-    uint64_t count;
-    ssize_t got = engine->calls->read(engine->wake, &count, sizeof count);
-    (void)got; /* EAGAIN: nobody has called, and there may be notices all the same */
+    if (!engine->stopped) {
+        uint64_t count;
+        ssize_t got = engine->calls->read(engine->wake, &count, sizeof count);
+        (void)got; /* EAGAIN: nobody has called, and there may be notices all the same */
+    }
     atomic_store(&engine->signalled, false);
     struct notice *last = engine->collected;
     while (last != NULL && last->next != NULL)

@@ -87,7 +87,8 @@ struct engine;
 /* NULL and errno. `calls` lives as long as the engine. */
 struct engine *engine_start(const struct engine_options *options, const struct calls *calls);
 
-/* Ends the threads, then every session (reset, REASON_KILLED). Its events are still to be fetched. Idempotent. */
+/* Ends the threads, then every session (reset, REASON_KILLED), and closes every descriptor but those given back. What is left is
+ * memory: events can still be fetched, counters and totals read. Idempotent. */
 void engine_stop(struct engine *engine);
 
 /* Frees everything; stops first. */

@@ -114,6 +114,8 @@ class NativeRelay:
     # Sessions
 
     def submit(self, session: int, client: Socket, upstream: Socket, options: RelayOptions) -> None:
+        if self._closed:
+            raise OSError(errno.ESHUTDOWN, "the relay is closed")
         client_fd, upstream_fd = client.fileno(), upstream.fileno()
         if client_fd < 0 or upstream_fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

@@ -221,17 +221,11 @@ void session_judge(struct thread *thread, struct session *session)
 
 static bool watch(struct thread *thread, struct session *session, int side)
 {
-    const struct calls *calls = thread->calls;
-    const struct half *half = &session->half[side];
     struct epoll_event event = {
         .events = WATCHED,
         .data.u64 = (uint64_t)session->generation << 32 | session->index << 1 | (uint32_t)side,
     };
-    int one = 1;
-    /* Urgent bytes stay in the stream. Set before anything is read: later would be too late for the first one. */
-    if (!(half->flags & OF_UNIX))
-        calls->setsockopt(half->source, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);
-    return calls->epoll_ctl(thread->epoll, EPOLL_CTL_ADD, half->source, &event) == 0;
+    return thread->calls->epoll_ctl(thread->epoll, EPOLL_CTL_ADD, session->half[side].source, &event) == 0;
 }
 
 void session_adopt(struct thread *thread, struct session *session)

@@ -13,7 +13,7 @@ enum {
     /* The thread's buffer, and the most a direction keeps in memory of its own. */
     BUFFER_BYTES = 64 * 1024,
     /* The most a direction keeps in a pipe, and what a new pipe is asked to hold. */
-    PIPE_BYTES = 256 * 1024,
+    PIPE_BYTES = 128 * 1024,
     /* A pipe below this is what the kernel gives a user who has too many: two pages are not worth a system call. */
     PIPE_LEAST_BYTES = 64 * 1024,
     /* Full buffers in a row after which a direction is bulky, and what a burst must have moved for it to stay so. */
