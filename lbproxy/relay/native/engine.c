@@ -22,7 +22,7 @@
  * wakes it, once for many pushes (`engine_flush`). The wake descriptors are edge-triggered, too: they are never read. The owner's
  * is read by the owner, who then clears `signalled` before he takes the notices.
  *
- * A turn: wait; sockets; run queue; resets; deadlines; aborts; submits; notices. The clock is read once, after the wait. Before
+ * A turn: wait; sockets; run queue; resets; deadlines; submits and aborts; notices. The clock is read once, after the wait. Before
  * deadlines are judged the epoll must have been emptied: after a pause of the process, bytes may wait that came in time.
  *
  * Kernel offload, if it comes, is one more way of moving beside move.c: a direction in the kernel is BULKY's sibling, entered only with
@@ -140,34 +140,28 @@ static struct session *turned_round(struct session *list, size_t next)
     return turned;
 }
 
-static void take_aborted(struct thread *thread)
+static struct session *taken(_Atomic(struct session *) *list, size_t next)
 {
-    struct session *session = atomic_load_explicit(&thread->aborted, memory_order_relaxed);
-    if (session == NULL)
-        return;
-    session = atomic_exchange_explicit(&thread->aborted, NULL, memory_order_acquire);
-    session = turned_round(session, offsetof(struct session, next_aborted));
-    while (session != NULL) {
-        struct session *next = session->next_aborted;
-        thread->current = session;
-        session_aborted(thread, session);
-        session = next;
-    }
+    if (atomic_load_explicit(list, memory_order_relaxed) == NULL)
+        return NULL;
+    return turned_round(atomic_exchange_explicit(list, NULL, memory_order_acquire), next);
 }
 
-static void take_submitted(struct thread *thread)
+/* The aborts are taken first and carried out last: whatever is aborted has been submitted before, so it is adopted by then. */
+static void take_orders(struct thread *thread)
 {
-    struct session *session = atomic_load_explicit(&thread->submitted, memory_order_relaxed);
-    if (session == NULL)
-        return;
-    session = atomic_exchange_explicit(&thread->submitted, NULL, memory_order_acquire);
-    session = turned_round(session, offsetof(struct session, next_submitted));
-    while (session != NULL) {
-        struct session *next = session->next_submitted;
+    struct session *aborted = taken(&thread->aborted, offsetof(struct session, next_aborted)), *next;
+    struct session *submitted = taken(&thread->submitted, offsetof(struct session, next_submitted));
+    for (struct session *session = submitted; session != NULL; session = next) {
+        next = session->next_submitted;
         thread->current = session;
         thread->live++;
         session_adopt(thread, session);
-        session = next;
+    }
+    for (struct session *session = aborted; session != NULL; session = next) {
+        next = session->next_aborted;
+        thread->current = session;
+        session_aborted(thread, session);
     }
 }
 
@@ -291,8 +285,7 @@ static void turn(struct thread *thread, int most)
     run_queued(thread);
     look_at_resets(thread);
     judge(thread, count == TURN_EVENTS);
-    take_aborted(thread);
-    take_submitted(thread);
+    take_orders(thread);
     thread->current = NULL;
     publish(thread);
 }
@@ -456,8 +449,7 @@ void engine_stop(struct engine *engine)
     for (unsigned at = 0; at < engine->threads; at++) {
         struct thread *thread = engine->thread[at];
         thread->now = thread->calls->now();
-        take_submitted(thread);
-        take_aborted(thread);
+        take_orders(thread);
     }
     for (uint32_t index = 0; index < engine->chunks * SESSIONS_A_CHUNK; index++) {
         struct session *session = session_at(engine, index);
