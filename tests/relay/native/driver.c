@@ -218,6 +218,8 @@ ended:
         fail_now("descriptors are left open");
 }
 
+#ifndef FUZZ
+
 /* A pause much longer than every limit, in which bytes came: the poll before the judging must see them. */
 static void pause_case(void)
 {
@@ -236,12 +238,12 @@ static void pause_case(void)
         }
         if (known[1].connected && !known[1].ended) {
             pretend_skip(UINT64_C(5000000000));
-            pretend_speak(known[1].pair.client, 100);
+            bool spoken = pretend_speak(known[1].pair.client, 100);
             engine_turn(engine, 0);
             take_events(engine);
-            if (known[1].ended && known[1].reason == REASON_IDLE_TIMEOUT)
+            if (spoken && known[1].ended && known[1].reason == REASON_IDLE_TIMEOUT)
                 fail_now("ended for idleness with bytes that had come in time");
-            heard++;
+            heard += spoken;
         }
         engine_stop(engine);
         take_events(engine);
@@ -282,6 +284,8 @@ static void stall_case(void)
     sleep(20);
     exit(4);
 }
+
+#endif
 
 #ifdef FUZZ
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-enum { ENDS = 4096, FIRST_FD = 1000, FRAMES = 64, STREAMS = 4096 };
+enum { ENDS = 256, FIRST_FD = 1000, FRAMES = 64, STREAMS = 4096 };
 
 enum kind { CLOSED, SOCKET, PIPE_IN, PIPE_OUT, OTHER };
 
@@ -33,7 +33,8 @@ struct end {
     bool connecting, failed, selfish;
     uint64_t sent, acknowledged, room, first; /* first: bytes of our own, before the peer's stream */
     bool shut;
-    uint32_t fate; /* how the peer ends: 0 FIN, 1 RST */
+    bool rude;     /* the peer ends with an RST */
+    bool dialogue; /* request and answer: nobody goes on before he has everything that came before */
     /* a pipe */
     int twin;
     uint64_t capacity;
@@ -98,11 +99,11 @@ static bool refused(uint32_t odds, int error)
     return true;
 }
 
+static unsigned char noise[65536];
+
 static unsigned char byte_of(uint32_t stream, uint64_t offset)
 {
-    uint64_t mixed = (offset / 8 + 1) * UINT64_C(0x9E3779B97F4A7C15) ^ (uint64_t)stream * UINT64_C(0xD1B54A32D192ED03);
-    mixed ^= mixed >> 29;
-    return (unsigned char)(mixed * UINT64_C(0xBF58476D1CE4E5B9) >> 8 * (offset % 8));
+    return noise[(offset + (uint64_t)stream * 40503) % sizeof noise] ^ (unsigned char)stream;
 }
 
 static int end_new(enum kind kind)
@@ -156,6 +157,19 @@ static void end_reset_by_peer(struct end *end)
     edge(end);
 }
 
+/* Whether the peer waits for bytes that the engine owes him. */
+static bool waits(const struct end *end, bool to_end)
+{
+    const struct end *other = other_of(end);
+    if (!end->dialogue || other == NULL || end->shut)
+        return false;
+    if (end->upstream)
+        return end->sent < end->first + other->planned;
+    return to_end && end->sent < other->planned;
+}
+
+static const uint32_t chunks[] = {600, 600, 200000, 1500000};
+
 static void peer_moves(struct end *end)
 {
     if (end->kind != SOCKET || end->reset || end->failed)
@@ -169,8 +183,8 @@ static void peer_moves(struct end *end)
         edge(end);
         return;
     }
-    if (end->arrived < end->planned && choose(3)) {
-        uint64_t left = end->planned - end->arrived, more = 1 + choose(choose(2) ? 200000 : 600);
+    if (end->arrived < end->planned && choose(3) && !waits(end, false)) {
+        uint64_t left = end->planned - end->arrived, more = 1 + choose(chunks[choose(4)]);
         end->arrived += more < left ? more : left;
         if (!peaceful && end->marked == UINT64_MAX && !end->of_unix && !choose(8))
             end->marked = end->arrived - 1;
@@ -178,7 +192,7 @@ static void peer_moves(struct end *end)
     }
     uint64_t unacknowledged = end->sent - end->acknowledged;
     if (unacknowledged && choose(4)) {
-        uint64_t some = 1 + choose(300000);
+        uint64_t some = 1 + choose(chunks[choose(4)]);
         some = some < unacknowledged ? some : unacknowledged;
         end->acknowledged += some;
         end->room += some;
@@ -187,8 +201,8 @@ static void peer_moves(struct end *end)
             edge(end);
         }
     }
-    if (end->arrived == end->planned && !end->fin && !choose(peaceful ? 2 : 5)) {
-        if (end->fate && !end->of_unix) {
+    if (end->arrived == end->planned && !end->fin && !choose(peaceful ? 2 : 5) && !waits(end, true)) {
+        if (end->rude && !end->of_unix) {
             end_reset_by_peer(end);
         } else {
             end->fin = true;
@@ -245,6 +259,13 @@ static void check_read(struct end *end)
     end->was_read = true;
 }
 
+/* The world does not stand still between an event and the call it leads to. */
+static void meanwhile(struct end *end)
+{
+    if (!peaceful && !choose(20))
+        peer_moves(end);
+}
+
 static ssize_t nothing_to_read(struct end *end)
 {
     if (end->fin) {
@@ -267,6 +288,7 @@ static ssize_t call_recv(int fd, void *to, size_t size, int flags)
     struct end *end = socket_of(fd);
     (void)flags;
     check_read(end);
+    meanwhile(end);
     if (refused(40, EINTR))
         return -1;
     uint64_t run = readable_run(end, true);
@@ -354,6 +376,7 @@ static const int refusals[] = {EINVAL, ENOSYS, ENOMEM, EINTR};
 static ssize_t splice_in(struct end *end, struct end *pipe, size_t size)
 {
     check_read(end);
+    meanwhile(end);
     if (refused(60, refusals[choose(4)]))
         return -1;
     uint64_t room = pipe->capacity - held(pipe), run = readable_run(end, false);
@@ -702,6 +725,9 @@ const struct calls pretend_calls = {
 
 void pretend_start(uint64_t seed, const uint8_t *data, size_t size)
 {
+    generator = 88172645463325252u;
+    for (size_t at = 0; at < sizeof noise; at++)
+        noise[at] = (unsigned char)generated();
     memset(ends, 0, sizeof ends);
     generator = seed * UINT64_C(0x9E3779B97F4A7C15) + 1;
     clock_ns = UINT64_C(1) << 40;
@@ -721,8 +747,8 @@ static void speaker(struct end *end)
     if (streams == STREAMS)
         fail_now("the pretended kernel is out of streams");
     end->planned = choose(most[choose(4)]);
-    end->room = 1 + choose(choose(2) ? 4000 : 300000);
-    end->fate = !choose(4);
+    end->room = 1 + choose(chunks[choose(4)]);
+    end->rude = !choose(4);
     end->of_unix = !choose(5);
     if (!choose(3)) {
         end->arrived = choose((uint32_t)end->planned + 1);
@@ -747,6 +773,8 @@ static struct pair pair_of(int client, uint32_t first_bytes)
         end->connect_error = errors[choose(4)];
     if (end->selfish)
         end->planned = 0;
+    if (choose(2) && !other->fin)
+        end->dialogue = other->dialogue = true;
     return (struct pair){client, upstream, other->of_unix, end->of_unix, other->stream, end->stream};
 }
 
@@ -789,10 +817,14 @@ void pretend_skip(uint64_t ns)
     clock_ns += ns;
 }
 
-void pretend_speak(int client, uint32_t bytes)
+bool pretend_speak(int client, uint32_t bytes)
 {
     struct end *end = socket_of(client);
+    const struct end *other = other_of(end);
+    if (end->fin || end->reset || other->reset || other->room < end->arrived - end->read + bytes)
+        return false;
     end->planned += bytes;
     end->arrived += bytes;
     edge(end);
+    return true;
 }

@@ -38,7 +38,7 @@ void pretend_hang_up(int fd);       /* the caller closes a descriptor of his own
 int pretend_open(void);             /* descriptors open now */
 uint64_t pretend_written(uint32_t stream); /* bytes of it that the other side got */
 void pretend_skip(uint64_t ns);
-void pretend_speak(int client, uint32_t bytes);
+bool pretend_speak(int client, uint32_t bytes); /* false: the client has ended, or the upstream has no room for them */
 void fail_now(const char *why);
 
 #endif
