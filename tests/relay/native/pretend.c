@@ -581,13 +581,19 @@ static int call_epoll_wait(int epoll, struct epoll_event *events, int room, int 
     return count;
 }
 
+/* A dial that was given up before its answer was heard: it owes its peer nothing. */
+static bool given_up(const struct end *end, const struct end *source)
+{
+    return end->upstream && !end->was_read && end->sent == 0 && (source == NULL || !source->was_read);
+}
+
 static void check_fin(const struct end *end)
 {
     const struct end *source = other_of(end);
     if (source == NULL || end->connecting || end->failed || end->reset || source->failed || source->connecting || end->of_unix)
         return;
-    if (end->upstream && !end->was_read && end->sent == 0 && !source->was_read)
-        return; /* a dial given up before its answer was heard */
+    if (given_up(end, source))
+        return;
     if (end->sent < end->first && source->read)
         fail_now("FIN before the bytes to send first");
     if (end->sent - (end->sent < end->first ? end->sent : end->first) != source->arrived)
@@ -604,7 +610,7 @@ static int call_close(int fd)
         if (!end->linger && !end->shut)
             check_fin(end);
         if (!end->linger && !end->reset && !end->failed && !end->of_unix && end->arrived > end->read)
-            if (!(other == NULL || other->connecting || other->failed))
+            if (!(other == NULL || other->connecting || other->failed || given_up(end, other)))
                 fail_now("closed with unread bytes, which is an RST by accident");
     }
     if (end->kind == PIPE_IN)
