@@ -592,7 +592,7 @@ static void check_fin(const struct end *end)
     const struct end *source = other_of(end);
     if (source == NULL || end->connecting || end->failed || end->reset || source->failed || source->connecting || end->of_unix)
         return;
-    if (given_up(end, source))
+    if (given_up(end, source) || (given_up(source, end) && source->arrived == 0))
         return;
     if (end->sent < end->first && source->read)
         fail_now("FIN before the bytes to send first");
