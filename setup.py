@@ -15,7 +15,15 @@ abi3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 folder = "lbproxy/relay/native"
 parts = ["module", "engine", "session", "move", "pipes", "deadlines", "watchdog", "calls"]
-compile_args = ["-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-fvisibility=hidden", "-fstack-protector-strong"]
+compile_args = [
+    "-std=c11",
+    "-O2",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-fvisibility=hidden",
+    "-fstack-protector-strong",
+]
 link_args = ["-pthread", "-Wl,-z,relro,-z,now"]
 if os.environ.get("LBPROXY_WERROR") == "1":
     compile_args.append("-Werror")

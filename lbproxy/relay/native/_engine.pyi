@@ -1,11 +1,13 @@
-"""The binding of the C engine (module.c)."""
+# The binding of the C engine (module.c).
+
+from typing import Self, TypeAlias
 
 REASONS: tuple[str, ...]
 REASON_OF_ABORT: int
 
-_Connected = tuple[int, float]
+_Connected: TypeAlias = tuple[int, float]
 # session, reason, phase, sent, received, connect_s, first_byte_s, total_s, errno, client or -1, whether the upstream is a unix socket
-_Outcome = tuple[int, int, int, int, int, float | None, float | None, float, int, int, int]
+_Outcome: TypeAlias = tuple[int, int, int, int, int, float | None, float | None, float, int, int, int]
 
 class Engine:
     def __new__(
@@ -18,7 +20,7 @@ class Engine:
         connected_delay_ms: int = 0,
         beat_ms: int = 1000,
         missed_beats: int = 10,
-    ) -> Engine: ...
+    ) -> Self: ...
     def submit(
         self,
         session: int,

@@ -154,9 +154,7 @@ class NativeRelay:
             seen = view(handle)
             if seen is not None:
                 phase, sent_bytes, received_bytes, age_s, idle_s = seen
-                found.append(
-                    SessionView(session, _PHASES[phase], sent_bytes, received_bytes, age_s, idle_s)
-                )
+                found.append(SessionView(session, _PHASES[phase], sent_bytes, received_bytes, age_s, idle_s))
         return found
 
     def statistics(self) -> RelayStatistics:

@@ -18,6 +18,7 @@ import pytest
 
 from lbproxy.domain.session import EndReason
 from lbproxy.relay.native.relay import NativeRelay, available
+from tests.leaks import open_descriptors
 from tests.relay.peers import pattern
 from tests.relay.rig import Rig, rig_for
 from tests.relay.scale import MIB
@@ -77,7 +78,7 @@ async def test_bulk_is_copied_when_no_pipe_can_be_had(rig: Rig) -> None:
     session = rig.open()
     await rig.connected(session)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    highest = max(open_descriptors())
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, before[1]))
     data = pattern(8 * MIB)
     with contextlib.ExitStack() as fillers:
