@@ -34,6 +34,7 @@ class Engine:
         max_duration_ms: int,
         slot: int,
         first_bytes: bytes,
+        urgent_inline: bool,
         /,
     ) -> int: ...
     def flush(self) -> None: ...

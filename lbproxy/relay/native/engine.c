@@ -553,8 +553,10 @@ int engine_submit(struct engine *engine, const struct engine_submit *submit, uin
             engine->calls->release(first);
         return ENOMEM;
     }
-    keep_urgent(engine->calls, submit->client, submit->client_unix);
-    keep_urgent(engine->calls, submit->upstream, submit->upstream_unix);
+    if (!submit->urgent_inline) {
+        keep_urgent(engine->calls, submit->client, submit->client_unix);
+        keep_urgent(engine->calls, submit->upstream, submit->upstream_unix);
+    }
     engine->next_thread = (engine->next_thread + 1) % engine->threads;
     session_begin(session, submit, &counters[submit->slot % SLOTS_A_CHUNK], engine->calls->now());
     session->thread = thread;

@@ -53,6 +53,7 @@ struct engine_submit {
     uint32_t slot;
     const void *first_bytes;
     size_t first_size;
+    bool urgent_inline; /* SO_OOBINLINE is set already */
 };
 
 struct engine_event {

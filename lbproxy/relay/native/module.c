@@ -104,7 +104,7 @@ static PyObject *method_submit(PyObject *object, PyObject *const *args, Py_ssize
     Engine *self = (Engine *)object;
     int64_t numbers[9];
     static const uint64_t most[9] = {INT32_MAX, INT32_MAX, 1, 1, UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX};
-    if (!counted("submit", count, 11))
+    if (!counted("submit", count, 12))
         return NULL;
     uint64_t session = PyLong_AsUnsignedLongLong(args[0]);
     if (session == (uint64_t)-1 && PyErr_Occurred())
@@ -132,6 +132,10 @@ static PyObject *method_submit(PyObject *object, PyObject *const *args, Py_ssize
         .first_bytes = first,
         .first_size = (size_t)first_size,
     };
+    int urgent_inline = PyObject_IsTrue(args[11]);
+    if (urgent_inline == -1)
+        return NULL;
+    submit.urgent_inline = urgent_inline;
     uint64_t handle;
     int error = engine_submit(self->engine, &submit, &handle);
     return error ? raise_errno(error) : PyLong_FromUnsignedLongLong(handle);

@@ -131,6 +131,7 @@ class NativeRelay:
             options.max_duration_ms,
             options.slot,
             options.first_bytes,
+            options.urgent_inline,
         )
         client.detach()
         upstream.detach()
