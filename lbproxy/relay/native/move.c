@@ -14,6 +14,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 
 static void moved(struct thread *thread, struct session *session)
@@ -160,6 +162,32 @@ static void give_pipe_back(struct thread *thread, struct half *half)
     half->pipe = NULL;
 }
 
+/* A bulky direction fills the kernel's buffers at once, and the kernel enlarges a buffer that is emptied fast: beside a reader who does
+ * not read, ten times as much would lie there as he needs. So what is unsent is capped until he has taken enough to show that he
+ * reads; from there on the cap would only cost wake-ups (a seventh more CPU a GB). A cap that the caller has set stays. */
+static void set_unsent(struct thread *thread, struct half *half, int bytes)
+{
+    thread->calls->setsockopt(half->sink, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
+}
+
+static void cap(struct thread *thread, struct half *half)
+{
+    int bytes = 0;
+    socklen_t size = sizeof bytes;
+    if (half->flags & (CAPPED | BULKY) || count_of(&half->count) >= PROVEN_BYTES)
+        return;
+    if (thread->calls->getsockopt(half->sink, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, &size) == -1 || bytes != 0)
+        return;
+    set_unsent(thread, half, UNPROVEN_BYTES);
+    half->flags |= CAPPED;
+}
+
+static void uncap(struct thread *thread, struct half *half)
+{
+    set_unsent(thread, half, 0);
+    half->flags &= (uint16_t)~CAPPED;
+}
+
 /* Splices until the source is empty, the sink is full or the budget is spent. `*copy` says that a recv must have a look: splice
  * gave nothing, and does not say why. */
 static enum stop splice_on(struct thread *thread, struct session *session, struct half *half, int64_t *budget, bool *copy)
@@ -242,10 +270,12 @@ static enum stop copy_once(struct thread *thread, struct session *session, struc
     wrote(half, (uint64_t)sent);
     count_up(&thread->copied, (uint64_t)sent);
     if (got == BUFFER_BYTES) {
-        if (half->full < BULKY_AFTER)
+        if (half->full < BULKY_AFTER) {
             half->full++;
-        else
+        } else {
+            cap(thread, half);
             half->flags |= BULKY;
+        }
     } else {
         half->full = 0;
         if (!(half->flags & THOROUGH)) {
@@ -273,6 +303,8 @@ enum stop half_move(struct thread *thread, struct session *session, struct half 
         return stop;
     if (half->pipe != NULL && !(half->flags & READABLE))
         give_pipe_back(thread, half);
+    if (half->flags & CAPPED && count_of(&half->count) >= PROVEN_BYTES)
+        uncap(thread, half);
     int64_t budget = TURN_BYTES;
     bool copy = false;
     while (half->flags & READABLE) {

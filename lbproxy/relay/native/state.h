@@ -19,6 +19,9 @@ enum {
     /* Full buffers in a row after which a direction is bulky, and what a burst must have moved for it to stay so. */
     BULKY_AFTER = 3,
     BULKY_BURST_BYTES = 32 * 1024,
+    /* Unsent bytes in the sink of a bulky direction, until its reader has taken PROVEN_BYTES. */
+    UNPROVEN_BYTES = 256 * 1024,
+    PROVEN_BYTES = 8 * 1024 * 1024,
     /* What a direction may move before the others have their turn. */
     TURN_BYTES = 512 * 1024,
     TURN_EVENTS = 256,
@@ -97,7 +100,8 @@ enum {
     QUEUED = 1 << 6,   /* waits in the run queue for its next turn */
     BULKY = 1 << 7,    /* worth a pipe */
     COPYING = 1 << 8,  /* splice was refused: never again here */
-    OF_UNIX = 1 << 9   /* the source is a unix socket */
+    OF_UNIX = 1 << 9,  /* the source is a unix socket */
+    CAPPED = 1 << 10   /* the sink may hold UNPROVEN_BYTES unsent, until PROVEN_BYTES were moved */
 };
 
 /* One direction: bytes from `source` to `sink`. `pending` or `pipe` hold what was read and not yet written, never both. */

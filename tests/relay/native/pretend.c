@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -644,6 +645,11 @@ static int call_getsockopt(int fd, int level, int option, void *value, socklen_t
 {
     struct end *end = socket_of(fd);
     (void)size;
+    if (level == IPPROTO_TCP && option == TCP_NOTSENT_LOWAT) {
+        *(int *)value = 0;
+        errno = EOPNOTSUPP;
+        return end->of_unix ? -1 : 0;
+    }
     if (level != SOL_SOCKET || option != SO_ERROR)
         fail_now("an unknown question");
     *(int *)value = end->error;
@@ -657,7 +663,7 @@ static int call_setsockopt(int fd, int level, int option, const void *value, soc
     (void)size;
     if (level == SOL_SOCKET && option == SO_LINGER)
         end->linger = ((const struct linger *)value)->l_onoff && ((const struct linger *)value)->l_linger == 0;
-    else if (level != SOL_SOCKET || option != SO_OOBINLINE)
+    else if (level == IPPROTO_TCP ? option != TCP_NOTSENT_LOWAT || end->of_unix : option != SO_OOBINLINE)
         fail_now("an unknown option");
     return 0;
 }
