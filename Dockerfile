@@ -4,15 +4,18 @@ FROM python:3.11-slim AS build
 WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
+# For the relay's extension; it stays behind in this stage.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+
 # Dependencies first: they change less often than the source, and stay in the build's cache.
 COPY requirements/build.txt requirements/run.txt requirements/
 RUN pip install --require-hashes --requirement requirements/build.txt \
     && python -m venv --without-pip /opt/lbproxy \
     && pip --python /opt/lbproxy install --require-hashes --requirement requirements/run.txt
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY lbproxy lbproxy
-RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+RUN LBPROXY_EXT=1 pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/lbproxy install --no-deps --no-index /wheels/*.whl \
     && /opt/lbproxy/bin/lbproxy version
 

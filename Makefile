@@ -13,10 +13,13 @@ PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && echo 
 NEWER := $(shell for p in python3.13 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.13*/bin/python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && echo $$p && break; done)
 
+# What the extension is built from, by the install.
+ENGINE := setup.py $(wildcard lbproxy/relay/native/*.[ch])
+
 PYTEST := -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench image venv servers requirements clean
+.PHONY: help run test check bench sanitize image venv servers requirements clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -38,17 +41,21 @@ check: venv  ## format, lint, types, layers
 bench: venv servers  ## measure beside HAProxy and nginx (see benchmarks/)
 	benchmarks/run $(ARGS)
 
+sanitize: venv  ## run the native relay's tests under the sanitizers
+	tests/relay/native/sanitized.sh address,undefined
+	tests/relay/native/sanitized.sh thread
+
 image:  ## build the container image
 	@docker info >/dev/null 2>&1 || { echo "make image: no container engine answers (tried: docker info)" >&2; exit 1; }
 	docker build --tag lbproxy .
 
 venv: $(VENV)/.ready  ## make the virtual environment with everything pinned
 
-$(VENV)/.ready: requirements/dev.txt requirements/install.sh pyproject.toml
+$(VENV)/.ready: requirements/dev.txt requirements/install.sh pyproject.toml $(ENGINE)
 	requirements/install.sh '$(PYTHON)' $(VENV)
 	@touch $@
 
-$(NEWER_VENV)/.ready: requirements/dev.txt requirements/install.sh pyproject.toml
+$(NEWER_VENV)/.ready: requirements/dev.txt requirements/install.sh pyproject.toml $(ENGINE)
 	requirements/install.sh '$(NEWER)' $(NEWER_VENV)
 	@touch $@
 

@@ -27,7 +27,7 @@ listen bench
 """
 
 LBPROXY = """
-runtime: {{event_loop: uvloop, relay: asyncio}}
+runtime: {{event_loop: uvloop, relay: {relay}, relay_threads: 1}}
 admin: {{bind: "127.0.0.1:@admin@"}}
 log: {{format: json, access: {{enabled: {access_log}}}}}
 listeners: {{bench: {{bind: "127.0.0.1:@proxy@", upstream: bench}}}}
@@ -54,10 +54,10 @@ def _haproxy(ports: Sequence[int]) -> str:
     return HAPROXY.format(servers="\n".join(f"    server s{port} 127.0.0.1:{port}" for port in ports))
 
 
-def _lbproxy(access_log: bool) -> Callable[[Sequence[int]], str]:
+def _lbproxy(relay: str, access_log: bool) -> Callable[[Sequence[int]], str]:
     def config(ports: Sequence[int]) -> str:
         endpoints = ", ".join(f'"127.0.0.1:{port}"' for port in ports)
-        return LBPROXY.format(access_log=str(access_log).lower(), endpoints=endpoints)
+        return LBPROXY.format(relay=relay, access_log=str(access_log).lower(), endpoints=endpoints)
 
     return config
 
@@ -67,6 +67,15 @@ _RUN_LBPROXY = ("-m", "lbproxy", "run", "-c", CONFIG_FILE)
 BASELINE = "HAProxy"
 CONTENDERS = (
     Contender(BASELINE, "haproxy", ("-db", "-f", CONFIG_FILE), _haproxy),
-    Contender("lbproxy, asyncio relay", sys.executable, _RUN_LBPROXY, _lbproxy(access_log=False)),
-    Contender("lbproxy, asyncio relay, access log", sys.executable, _RUN_LBPROXY, _lbproxy(access_log=True)),
+    Contender("lbproxy, asyncio relay", sys.executable, _RUN_LBPROXY, _lbproxy("asyncio", access_log=False)),
+    Contender(
+        "lbproxy, asyncio relay, access log",
+        sys.executable,
+        _RUN_LBPROXY,
+        _lbproxy("asyncio", access_log=True),
+    ),
+    Contender("lbproxy, native relay", sys.executable, _RUN_LBPROXY, _lbproxy("native", access_log=False)),
+    Contender(
+        "lbproxy, native relay, access log", sys.executable, _RUN_LBPROXY, _lbproxy("native", access_log=True)
+    ),
 )

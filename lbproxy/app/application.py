@@ -24,6 +24,7 @@ from lbproxy.app.effects import EffectRunner
 from lbproxy.app.operations import AdminOperations
 from lbproxy.app.readings import read
 from lbproxy.app.records import recorder
+from lbproxy.app.relays import make_relay, why_not
 from lbproxy.app.reloading import Reloader
 from lbproxy.app.running import Running
 from lbproxy.app.upstreams import Sources
@@ -34,7 +35,6 @@ from lbproxy.domain.effects import Effect
 from lbproxy.metrics.render import render
 from lbproxy.proxy.admission import Capacity
 from lbproxy.proxy.dialing import Dialer
-from lbproxy.relay.aio.relay import AsyncioRelay
 from lbproxy.wire.local import is_local
 from lbproxy.wire.resolver import Resolver
 from lbproxy.wire.secrets import SecretError
@@ -90,8 +90,9 @@ class Application:
     def _build(self, loop: asyncio.AbstractEventLoop) -> None:
         configuration = self._loaded.configuration
         runtime = configuration.runtime
-        if runtime.relay.kind == "native":
-            raise StartError(["runtime.relay: native: this build has no native relay"], usage=True)
+        missing = why_not(runtime.relay)
+        if missing is not None:
+            raise StartError([f"runtime.relay: native: {missing}"], usage=True)
         if configuration.admin.token is not None:
             try:
                 configuration.admin.token.reveal()
@@ -106,7 +107,7 @@ class Application:
         self._rng = random.Random()
         self._effects = EffectRunner()
         dialer = Dialer(loop, capacity, self._rng, self.apply, None)
-        relay = AsyncioRelay(loop, dialer.on_events)
+        relay = make_relay(runtime.relay, loop, dialer.on_events)
         dialer.attach(relay)
         self._effects.attach(relay, dialer)
         self.running = Running(loop, self._loaded, capacity, dialer, relay)

@@ -12,6 +12,8 @@ import socket
 from contextlib import closing
 from typing import TextIO
 
+from lbproxy.relay.native.relay import available
+
 
 def version(out: TextIO, *, as_json: bool) -> int:
     """Print the facts; the exit code is 0."""
@@ -33,7 +35,7 @@ def found() -> dict[str, str | bool]:
         "lbproxy": importlib.metadata.version("lbproxy"),
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "event_loop": _event_loop(),
-        "relay": "native" if importlib.util.find_spec("lbproxy.relay.native") else "asyncio",
+        "relay": _relay(),
         "kernel": f"{platform.system()} {platform.release()}",
         "splice": _splice_works(),
         "reuseport": _option_works("SO_REUSEPORT"),
@@ -47,6 +49,11 @@ def _event_loop() -> str:
     if importlib.util.find_spec("uvloop") is None:
         return "asyncio"
     return f"uvloop {importlib.metadata.version('uvloop')}"
+
+
+def _relay() -> str:
+    missing = available()
+    return "native" if missing is None else f"asyncio ({missing})"
 
 
 def _splice_works() -> bool:

@@ -70,6 +70,7 @@ class Route:
             half_close_timeout_ms=_ms(self.timeouts.half_close_s),
             max_duration_ms=_ms(self.timeouts.max_duration_s),
             slot=endpoint.slot,
+            urgent_inline=True,
         )
 
 

@@ -35,8 +35,14 @@ SocketOption = tuple[int, int, int]
 
 
 def leg_options(tcp: TcpOptions) -> tuple[SocketOption, ...]:
-    """The setsockopt triples of a TCP leg. A dead peer is found after keepalive plus six probes a sixth of it apart."""
-    options: list[SocketOption] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+    """The setsockopt triples of a TCP leg. A dead peer is found after keepalive plus six probes a sixth of it apart.
+
+    Urgent bytes stay in the stream: the relay is told so (`urgent_inline`), and need not ask for it socket by socket.
+    """
+    options: list[SocketOption] = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
+    ]
     if tcp.keepalive_s is not None:
         idle_s = max(1, round(tcp.keepalive_s))
         options += [

@@ -35,6 +35,8 @@ class RelayOptions:
     max_duration_ms: int
     slot: int
     first_bytes: bytes = b""  # written to the upstream before anything of the client's
+    # The caller has set SO_OOBINLINE on both sockets (a listening socket passes it on); else the relay sets it, at two system calls.
+    urgent_inline: bool = False
 
 
 @dataclass(slots=True)

@@ -181,6 +181,17 @@ class Rig:
                 except TimeoutError:
                     continue
 
+    async def stalled(self) -> None:
+        """Wait until the relay holds bytes and no longer moves any: one with threads may be in the middle of it."""
+        before = None
+
+        def unmoved() -> bool:
+            nonlocal before
+            before, now = self.relay.statistics(), before
+            return now == before and before.pending_bytes > 0
+
+        await self.until(unmoved)
+
     def outcomes(self, session: int) -> list[Outcome]:
         return [event for event in self.events if type(event) is Outcome and event.session == session]
 

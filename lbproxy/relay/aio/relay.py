@@ -106,10 +106,11 @@ class AsyncioRelay:
             raise OSError(errno.EBADF, "a socket is closed")
         client_unix, upstream_unix = client.family == _UNIX, upstream.family == _UNIX
         # Urgent bytes stay in the stream. Set before anything can be read: later would be too late for the first one.
-        if not client_unix:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        if not upstream_unix:
-            upstream.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        if not options.urgent_inline:
+            if not client_unix:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+            if not upstream_unix:
+                upstream.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self._epoll.register(client_fd, _WATCHED)
         try:
             self._epoll.register(upstream_fd, _WATCHED)

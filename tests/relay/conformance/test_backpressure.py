@@ -38,7 +38,7 @@ async def test_sender_is_stopped_by_a_reader_that_does_not_read(rig: Rig, legs: 
         reading = group.create_task(sink.receive_exactly(len(data)), name="reading")
         await source.send(data[taken:])
     assert reading.result() == data
-    assert rig.relay.statistics().pending_bytes == 0
+    await rig.until(lambda: rig.relay.statistics().pending_bytes == 0)
 
 
 async def test_slow_readers_do_not_slow_the_others(rig: Rig) -> None:
@@ -73,7 +73,7 @@ async def test_nothing_is_pending_once_everybody_reads(rig: Rig) -> None:
         for session in sessions:
             session.upstream.fin()
             group.create_task(session.client.receive_all(), name="reading")
-    assert rig.relay.statistics().pending_bytes == 0
+    await rig.until(lambda: rig.relay.statistics().pending_bytes == 0)
 
 
 async def test_busy_session_gives_way_to_small_ones(rig: Rig) -> None:
@@ -108,6 +108,7 @@ async def test_stalled_session_causes_no_spin(rig: Rig, legs: Legs) -> None:
     """E7: a reader of one byte at a time"""
     session = rig.open(legs)
     await session.upstream.fill(bytes(16 * MIB))
+    await rig.stalled()
     before = rig.relay.statistics().turns
     for _ in range(10):
         assert await session.client.receive(1)

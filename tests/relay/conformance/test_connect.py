@@ -169,7 +169,7 @@ async def test_first_bytes_come_before_the_clients_and_are_not_counted(rig: Rig,
     session = rig.open(legs, first_bytes=b"PROXY TCP4 ...\r\n")
     await session.client.send(b"hello")
     assert await session.upstream.receive_exactly(21) == b"PROXY TCP4 ...\r\nhello"
-    assert rig.relay.read_slot(session.slot).sent_bytes == 5
+    await rig.until(lambda: rig.relay.read_slot(session.slot).sent_bytes == 5)
     session.client.close()
     session.upstream.close()
     assert (await rig.outcome(session)).sent_bytes == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import asyncio
+import contextlib
 import socket
 from collections.abc import Sequence
 
@@ -84,8 +85,8 @@ async def test_bytes_are_counted_live(rig: Rig) -> None:
     assert await session.upstream.receive_exactly(5)
     await session.upstream.send(b"123")
     assert await session.client.receive_exactly(3)
-    counters = rig.relay.read_slot(session.slot)
-    assert (counters.sent_bytes, counters.received_bytes) == (5, 3)
+    # A thread may still be on its way from the kernel's answer to the counter.
+    await rig.until(lambda: rig.relay.read_slot(session.slot) == SlotCounters(5, 3))
     view = rig.view(session)
     assert (view.sent_bytes, view.received_bytes) == (5, 3)
     assert 0 <= view.idle_s <= view.age_s
@@ -100,7 +101,7 @@ async def test_slots_are_counted_apart_and_reused_from_zero(rig: Rig) -> None:
         assert await session.upstream.receive_exactly(size)
         await session.upstream.send(b"x")
         assert await session.client.receive_exactly(1)
-    assert [rig.relay.read_slot(slot).sent_bytes for slot in slots] == [1, 2, 3]
+    await rig.until(lambda: [rig.relay.read_slot(slot).sent_bytes for slot in slots] == [1, 2, 3])
     for view in rig.relay.sessions():
         rig.relay.abort(view.session, EndReason.KILLED, reset=True)
     rig.relay.close_slot(slots[1])
@@ -140,7 +141,11 @@ async def test_graceful_abort_with_undelivered_bytes_is_a_reset(rig: Rig, kept: 
     else:
         session.client.sock.send(b"arrived, not yet read")
     assert rig.relay.abort(session.number, EndReason.DRAINED, reset=False)
-    await session.upstream.receive_until_reset()
+    if kept:
+        await session.upstream.receive_until_reset()
+    else:  # a relay with threads may have delivered them meanwhile: then the stream is whole
+        with contextlib.suppress(ConnectionResetError):
+            assert await session.upstream.receive_all() == b"arrived, not yet read"
     await rig.ended(session, EndReason.DRAINED)
 
 
@@ -247,12 +252,12 @@ async def test_socket_numbers_are_reused_without_a_mix_up(rig: Rig) -> None:
 async def test_sessions_are_listed_while_they_live(rig: Rig) -> None:
     assert rig.relay.sessions() == []
     session = rig.open()
-    assert rig.view(session).phase is Phase.CONNECT
+    assert rig.view(session).phase in {Phase.CONNECT, Phase.RELAY}  # a thread may be quick
     await rig.connected(session)
     assert rig.view(session).phase is Phase.RELAY
     session.client.sock.shutdown(socket.SHUT_WR)
     assert await session.upstream.receive_all() == b""
-    assert rig.view(session).phase is Phase.HALF_CLOSED
+    await rig.until(lambda: rig.view(session).phase is Phase.HALF_CLOSED)
     session.upstream.close()
     await rig.outcome(session)
     assert rig.relay.sessions() == []

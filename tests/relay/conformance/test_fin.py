@@ -79,7 +79,7 @@ async def test_fin_is_forwarded_only_after_buffered_bytes(rig: Rig, legs: Legs, 
     assert reading.result() == data
     sink.close()
     await rig.ended(session, EndReason.CLIENT_EOF if from_client else EndReason.UPSTREAM_EOF)
-    assert rig.relay.statistics().pending_bytes == 0
+    await rig.until(lambda: rig.relay.statistics().pending_bytes == 0)
 
 
 @every_leg

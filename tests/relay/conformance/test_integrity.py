@@ -191,9 +191,9 @@ async def test_slices_of_few_bytes(rig: Rig) -> None:
 
 @pytest.mark.parametrize("legs", [TCP, LEGS["unix"]], ids=["tcp", "unix"])
 async def test_both_sides_write_before_they_read(rig: Rig, legs: Legs) -> None:
-    """A11, scaled from 32 MiB to 12 MiB, which is more than all buffers hold: both senders stall"""
+    """A11, scaled from 32 MiB to 24 MiB, which is more than all buffers hold: both senders stall"""
     session = rig.open(legs)
-    data = pattern(scaled(32 * MIB, 12 * MIB))
+    data = pattern(scaled(32 * MIB, 24 * MIB))
     up_taken = await session.client.fill(data)
     down_taken = await session.upstream.fill(data)
     assert up_taken < len(data)

@@ -1,0 +1,50 @@
+# The binding of the C engine (module.c).
+
+from typing import Self, TypeAlias
+
+REASONS: tuple[str, ...]
+REASON_OF_ABORT: int
+
+_Connected: TypeAlias = tuple[int, float]
+# session, reason, phase, sent, received, connect_s, first_byte_s, total_s, errno, client or -1, whether the upstream is a unix socket
+_Outcome: TypeAlias = tuple[int, int, int, int, int, float | None, float | None, float, int, int, int]
+
+class Engine:
+    def __new__(
+        cls,
+        threads: int,
+        pipes: int,
+        *,
+        first_port: int = 0,
+        last_port: int = 65535,
+        connected_delay_ms: int = 0,
+        beat_ms: int = 1000,
+        missed_beats: int = 10,
+    ) -> Self: ...
+    def submit(
+        self,
+        session: int,
+        client: int,
+        upstream: int,
+        client_unix: int,
+        upstream_unix: int,
+        connect_timeout_ms: int,
+        idle_timeout_ms: int,
+        half_close_timeout_ms: int,
+        max_duration_ms: int,
+        slot: int,
+        first_bytes: bytes,
+        urgent_inline: bool,
+        /,
+    ) -> int: ...
+    def flush(self) -> None: ...
+    def abort(self, handle: int, reason: int, reset: bool, /) -> bool: ...
+    def fetch(self) -> list[_Connected | _Outcome]: ...
+    def view(self, handle: int, /) -> tuple[int, int, int, float, float] | None: ...
+    def submitted(self) -> int: ...
+    def totals(self) -> list[dict[str, int]]: ...
+    def open_slot(self) -> int: ...
+    def close_slot(self, slot: int, /) -> None: ...
+    def read_slot(self, slot: int, /) -> tuple[int, int]: ...
+    def fileno(self) -> int: ...
+    def stop(self) -> None: ...

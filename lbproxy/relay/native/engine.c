@@ -1,0 +1,776 @@
+/* The relay engine: threads that move bytes between pairs of sockets, each with its own epoll and its own sessions.
+ *
+ * A session lives on one thread, from `session_adopt` to `finish` (session.c has its states). The owner (the event loop's thread) and
+ * the engine's threads share nothing but four lists and a few counters; no lock is ever taken:
+ *
+ *   submitted   owner -> thread    sessions to adopt             a stack; the taker takes all of it and turns it round
+ *   aborted     owner -> thread    sessions to abort             the same
+ *   notices     thread -> owner    Connected and Outcome         the same; one push a turn
+ *   counters    thread -> owner    bytes a slot and thread       one writer each, relaxed
+ *
+ * The links are fields of the session, so none of them can fail or grow.
+ *
+ * Who owns what, and when:
+ * - A session's memory is the owner's while it is free and from the fetch of its Outcome on, and the thread's in between; the owner
+ *   then reads only what is atomic, or was written before the submit.
+ * - The thread publishes its notices at the end of its turn. So no event of the turn's batch can meet a reused session, and the
+ *   generation in the event's data proves it.
+ * - Both descriptors are registered once, edge-triggered, and never modified. close() takes them out of the epoll; only one that is
+ *   given back is taken out by hand.
+ *
+ * Sleep and wake: a thread says that it is asleep, looks at its lists once more, and waits. Whoever pushes and finds it asleep
+ * wakes it, once for many pushes (`engine_flush`). The wake descriptors are edge-triggered, too: they are never read. The owner's
+ * is read by the owner, who then clears `signalled` before he takes the notices.
+ *
+ * A turn: wait; sockets; run queue; resets; deadlines; submits and aborts; notices. The clock is read once, after the wait. Before
+ * deadlines are judged the epoll must have been emptied: after a pause of the process, bytes may wait that came in time.
+ *
+ * Kernel offload, if it comes, is one more way of moving beside move.c: a direction in the kernel is BULKY's sibling, entered only with
+ * nothing held, and left before its FIN is forwarded.
+ */
+#define _GNU_SOURCE
+#include "state.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WAKE_EVENT UINT64_MAX
+
+/* Memory */
+
+static void *allocate_clear(const struct calls *calls, size_t size)
+{
+    void *memory = calls->allocate(size);
+    if (memory != NULL)
+        memset(memory, 0, size);
+    return memory;
+}
+
+static struct session *session_at(const struct engine *engine, uint32_t index)
+{
+    uint32_t chunk = index / SESSIONS_A_CHUNK;
+    if (chunk >= SESSION_CHUNKS || engine->chunk[chunk] == NULL)
+        return NULL;
+    return &engine->chunk[chunk][index % SESSIONS_A_CHUNK];
+}
+
+/* The owner's: a free session, or NULL. */
+static struct session *session_take(struct engine *engine)
+{
+    if (engine->free_sessions == NULL) {
+        if (engine->chunks == SESSION_CHUNKS)
+            return NULL;
+        size_t size = SESSIONS_A_CHUNK * sizeof(struct session);
+        void *memory = allocate_clear(engine->calls, size + CACHE_LINE);
+        if (memory == NULL)
+            return NULL;
+        uintptr_t aligned = ((uintptr_t)memory + CACHE_LINE - 1) & ~(uintptr_t)(CACHE_LINE - 1);
+        struct session *sessions = (struct session *)aligned;
+        for (uint32_t at = SESSIONS_A_CHUNK; at-- > 0;) {
+            sessions[at].index = engine->chunks * SESSIONS_A_CHUNK + at;
+            sessions[at].next_free = engine->free_sessions;
+            engine->free_sessions = &sessions[at];
+        }
+        engine->chunk_memory[engine->chunks] = memory;
+        engine->chunk[engine->chunks++] = sessions;
+    }
+    struct session *session = engine->free_sessions;
+    engine->free_sessions = session->next_free;
+    return session;
+}
+
+static void session_free(struct engine *engine, struct session *session)
+{
+    session->state = STATE_FREE;
+    session->generation++;
+    session->next_free = engine->free_sessions;
+    engine->free_sessions = session;
+}
+
+/* Notices */
+
+void thread_post(struct thread *thread, struct notice *notice)
+{
+    notice->next = thread->posted;
+    if (thread->posted == NULL)
+        thread->posted_first = notice;
+    thread->posted = notice;
+    if (!notice->connected)
+        thread->outcome_posted = true;
+}
+
+/* A Connected alone is in no hurry: it may wait a moment for its Outcome, and the owner is woken once instead of twice. */
+static void publish(struct thread *thread)
+{
+    if (thread->posted != NULL) {
+        struct notice *head = atomic_load_explicit(&thread->notices, memory_order_relaxed);
+        do
+            thread->posted_first->next = head;
+        while (!atomic_compare_exchange_weak_explicit(
+            &thread->notices, &head, thread->posted, memory_order_release, memory_order_relaxed));
+        thread->posted = thread->posted_first = NULL;
+        if (thread->connected_due == NEVER)
+            thread->connected_due = thread->now + thread->engine->options.connected_delay_ms * MILLISECOND;
+    }
+    if (!thread->outcome_posted && (thread->connected_due == NEVER || thread->now < thread->connected_due))
+        return;
+    thread->outcome_posted = false;
+    thread->connected_due = NEVER;
+    if (!atomic_exchange(&thread->engine->signalled, true)) {
+        uint64_t one = 1;
+        /* It cannot fail: the counter is far from full, and non-blocking. */
+        ssize_t written = thread->calls->write(thread->engine->wake, &one, sizeof one);
+        (void)written;
+    }
+}
+
+/* A turn */
+
+static struct session *turned_round(struct session *list, size_t next)
+{
+    struct session *turned = NULL;
+    while (list != NULL) {
+        struct session **link = (struct session **)(void *)((char *)list + next), *following = *link;
+        *link = turned;
+        turned = list;
+        list = following;
+    }
+    return turned;
+}
+
+static struct session *taken(_Atomic(struct session *) *list, size_t next)
+{
+    if (atomic_load_explicit(list, memory_order_relaxed) == NULL)
+        return NULL;
+    return turned_round(atomic_exchange_explicit(list, NULL, memory_order_acquire), next);
+}
+
+/* The aborts are taken first and carried out last: whatever is aborted has been submitted before, so it is adopted by then. */
+static void take_orders(struct thread *thread)
+{
+    struct session *aborted = taken(&thread->aborted, offsetof(struct session, next_aborted)), *next;
+    struct session *submitted = taken(&thread->submitted, offsetof(struct session, next_submitted));
+    for (struct session *session = submitted; session != NULL; session = next) {
+        next = session->next_submitted;
+        thread->current = session;
+        thread->live++;
+        session_adopt(thread, session);
+    }
+    for (struct session *session = aborted; session != NULL; session = next) {
+        next = session->next_aborted;
+        thread->current = session;
+        session_aborted(thread, session);
+    }
+}
+
+static void take_events(struct thread *thread, const struct epoll_event *events, int count)
+{
+    for (int at = 0; at < count; at++) {
+        uint64_t data = events[at].data.u64;
+        if (data == WAKE_EVENT)
+            continue;
+        struct session *session = session_at(thread->engine, (uint32_t)data >> 1);
+        if (session == NULL || session->generation != (uint32_t)(data >> 32))
+            continue;
+        thread->current = session;
+        session_event(thread, session, (int)(data & 1), events[at].events);
+    }
+}
+
+/* Each that stands in the queue now gets one turn; who comes back stands behind the others, in the next one. */
+static void run_queued(struct thread *thread)
+{
+    struct link turn = thread->running;
+    if (link_alone(&thread->running))
+        return;
+    turn.before->after = &turn;
+    turn.after->before = &turn;
+    link_clear(&thread->running);
+    while (!link_alone(&turn)) {
+        struct session *session = OWNER_OF(turn.after, struct session, running);
+        link_out(&session->running);
+        thread->current = session;
+        session_run(thread, session);
+    }
+}
+
+static void look_at_resets(struct thread *thread)
+{
+    struct link *next;
+    if (link_alone(&thread->resetting) || thread->now < thread->resets_due)
+        return;
+    thread->resets_due = thread->now + RESET_LOOK_MS * MILLISECOND;
+    for (struct link *at = thread->resetting.after; at != &thread->resetting; at = next) {
+        next = at->after;
+        struct session *session = OWNER_OF(at, struct session, resetting);
+        thread->current = session;
+        session_deliver(thread, session);
+    }
+}
+
+/* `full`: the batch was, so there is more to hear before anybody is judged. Busy sockets come again and again, so patience ends. */
+static void judge(struct thread *thread, bool full)
+{
+    if (full && thread->unjudged < 1 + 2 * thread->live / TURN_EVENTS) {
+        thread->unjudged++;
+        return;
+    }
+    thread->unjudged = 0;
+    for (int left = TURN_DEADLINES; left > 0; left--) {
+        struct session *session = wheel_due(&thread->wheel, thread->now);
+        if (session == NULL)
+            return;
+        thread->current = session;
+        session_judge(thread, session);
+    }
+}
+
+static int milliseconds_until(const struct thread *thread, uint64_t at)
+{
+    if (at <= thread->now)
+        return 0;
+    uint64_t ms = (at - thread->now + MILLISECOND - 1) / MILLISECOND;
+    return ms > 60000 ? 60000 : (int)ms;
+}
+
+static int time_to_sleep(const struct thread *thread, int most)
+{
+    int timeout = most;
+    uint64_t next = wheel_next(&thread->wheel);
+    if (!link_alone(&thread->running))
+        return 0;
+    if (thread->connected_due < next)
+        next = thread->connected_due;
+    if (next != NEVER) {
+        int until = milliseconds_until(thread, next);
+        if (timeout < 0 || until < timeout)
+            timeout = until;
+    }
+    if (!link_alone(&thread->resetting) && (timeout < 0 || timeout > RESET_LOOK_MS))
+        timeout = RESET_LOOK_MS;
+    return timeout;
+}
+
+static bool has_work(struct thread *thread)
+{
+    return atomic_load(&thread->submitted) != NULL || atomic_load(&thread->aborted) != NULL ||
+           atomic_load(&thread->engine->stopping);
+}
+
+static int wait_for_events(struct thread *thread, struct epoll_event *events, int most)
+{
+    int timeout = time_to_sleep(thread, most);
+    if (timeout != 0) {
+        atomic_store(&thread->asleep, true);
+        if (has_work(thread)) {
+            atomic_store_explicit(&thread->asleep, false, memory_order_relaxed);
+            timeout = 0;
+        }
+    }
+    int count = thread->calls->epoll_wait(thread->epoll, events, TURN_EVENTS, timeout);
+    if (timeout != 0)
+        atomic_store_explicit(&thread->asleep, false, memory_order_relaxed);
+    return count < 0 ? 0 : count;
+}
+
+static void turn(struct thread *thread, int most)
+{
+    struct epoll_event events[TURN_EVENTS];
+    int count = wait_for_events(thread, events, most);
+    thread->now = thread->calls->now();
+    count_up(&thread->turns, 1);
+    take_events(thread, events, count);
+    run_queued(thread);
+    look_at_resets(thread);
+    judge(thread, count == TURN_EVENTS);
+    take_orders(thread);
+    thread->current = NULL;
+    publish(thread);
+}
+
+static void *run(void *argument)
+{
+    struct thread *thread = argument;
+    while (!atomic_load_explicit(&thread->engine->stopping, memory_order_acquire))
+        turn(thread, -1);
+    return NULL;
+}
+
+void engine_turn(struct engine *engine, int timeout_ms)
+{
+    turn(engine->thread[0], timeout_ms);
+}
+
+/* Start and stop */
+
+static void close_once(const struct calls *calls, int *fd)
+{
+    if (*fd != -1)
+        calls->close(*fd);
+    *fd = -1;
+}
+
+static void thread_close(struct thread *thread)
+{
+    pipes_close(thread);
+    close_once(thread->calls, &thread->epoll);
+    close_once(thread->calls, &thread->wake);
+}
+
+static void thread_free(struct thread *thread)
+{
+    const struct calls *calls = thread->calls;
+    thread_close(thread);
+    if (thread->buffer != NULL)
+        calls->release(thread->buffer);
+    for (int at = 0; at < SLOT_CHUNKS; at++) {
+        struct counter *chunk = atomic_load_explicit(&thread->counters[at], memory_order_relaxed);
+        if (chunk != NULL)
+            calls->release(chunk);
+    }
+    free(thread);
+}
+
+static struct thread *thread_make(struct engine *engine, unsigned number)
+{
+    struct thread *thread = aligned_alloc(CACHE_LINE, sizeof *thread);
+    if (thread == NULL)
+        return NULL;
+    const struct calls *calls = engine->calls;
+    memset(thread, 0, sizeof *thread);
+    thread->engine = engine;
+    thread->calls = calls;
+    thread->number = number;
+    thread->now = calls->now();
+    thread->connected_due = NEVER;
+    link_clear(&thread->running);
+    link_clear(&thread->resetting);
+    wheel_start(&thread->wheel, thread->now);
+    thread->wake = -1;
+    thread->epoll = calls->epoll_create();
+    if (thread->epoll != -1)
+        thread->wake = calls->eventfd();
+    thread->buffer = calls->allocate(BUFFER_BYTES);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = WAKE_EVENT};
+    if (thread->epoll == -1 || thread->wake == -1 || thread->buffer == NULL ||
+        calls->epoll_ctl(thread->epoll, EPOLL_CTL_ADD, thread->wake, &event) == -1) {
+        int error = errno;
+        thread_free(thread);
+        errno = error;
+        return NULL;
+    }
+    return thread;
+}
+
+/* Signals are the process's other threads' business. SIGPIPE is blocked with them: splice has no MSG_NOSIGNAL. */
+static int thread_begin(struct thread *thread)
+{
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    sigfillset(&all);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
+    sigdelset(&all, SIGABRT);
+    int error = pthread_attr_init(&attributes);
+    if (error)
+        return error;
+    pthread_attr_setstacksize(&attributes, 256 * 1024);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    error = pthread_create(&thread->id, &attributes, run, thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    thread->started = error == 0;
+    if (thread->started)
+        pthread_setname_np(thread->id, "relay");
+    return error;
+}
+
+struct engine *engine_start(const struct engine_options *options, const struct calls *calls)
+{
+    if (options->threads > ENGINE_MAX_THREADS) {
+        errno = EINVAL;
+        return NULL;
+    }
+    struct engine *engine = aligned_alloc(CACHE_LINE, sizeof *engine);
+    if (engine == NULL)
+        return NULL;
+    memset(engine, 0, sizeof *engine);
+    engine->options = *options;
+    engine->calls = calls;
+    engine->wake = calls->eventfd();
+    int error = engine->wake == -1 ? errno : 0;
+    while (!error && engine->threads < (options->threads ? options->threads : 1)) {
+        struct thread *thread = thread_make(engine, engine->threads);
+        if (thread == NULL)
+            error = errno ? errno : ENOMEM;
+        else
+            engine->thread[engine->threads++] = thread;
+    }
+    for (unsigned at = 0; !error && at < options->threads; at++)
+        error = thread_begin(engine->thread[at]);
+    if (!error && options->threads && options->beat_ms)
+        error = watchdog_start(engine);
+    if (error) {
+        engine_free(engine);
+        errno = error;
+        return NULL;
+    }
+    return engine;
+}
+
+static void wake_thread(struct thread *thread)
+{
+    uint64_t one = 1;
+    if (atomic_exchange(&thread->asleep, false)) {
+        ssize_t written = thread->calls->write(thread->wake, &one, sizeof one);
+        (void)written;
+    }
+}
+
+void engine_stop(struct engine *engine)
+{
+    if (engine->stopped)
+        return;
+    engine->stopped = true;
+    watchdog_stop(engine);
+    atomic_store(&engine->stopping, true);
+    for (unsigned at = 0; at < engine->threads; at++) {
+        struct thread *thread = engine->thread[at];
+        if (!thread->started)
+            continue;
+        wake_thread(thread);
+        pthread_join(thread->id, NULL);
+    }
+    /* From here on everything is the owner's. */
+    for (unsigned at = 0; at < engine->threads; at++) {
+        struct thread *thread = engine->thread[at];
+        thread->now = thread->calls->now();
+        take_orders(thread);
+    }
+    for (uint32_t index = 0; index < engine->chunks * SESSIONS_A_CHUNK; index++) {
+        struct session *session = session_at(engine, index);
+        if (session->state != STATE_FREE)
+            session_kill(session->thread, session);
+    }
+    for (unsigned at = 0; at < engine->threads; at++) {
+        publish(engine->thread[at]);
+        thread_close(engine->thread[at]);
+    }
+    close_once(engine->calls, &engine->wake);
+}
+
+void engine_free(struct engine *engine)
+{
+    engine_stop(engine);
+    for (unsigned at = 0; at < engine->threads; at++)
+        thread_free(engine->thread[at]);
+    for (uint32_t at = 0; at < engine->chunks; at++)
+        engine->calls->release(engine->chunk_memory[at]);
+    if (engine->free_slots != NULL)
+        engine->calls->release(engine->free_slots);
+    free(engine);
+}
+
+int engine_wake_fd(const struct engine *engine)
+{
+    return engine->wake;
+}
+
+/* The owner's side */
+
+static void half_begin(struct half *half, int source, int sink, bool of_unix, _Atomic uint64_t *counter)
+{
+    half->source = source;
+    half->sink = sink;
+    half->flags = of_unix ? OF_UNIX | THOROUGH : 0;
+    half->full = 0;
+    half->error = 0;
+    half->own = half->left = 0;
+    half->pending = half->at = NULL;
+    half->pipe = NULL;
+    half->counter = counter;
+    atomic_store_explicit(&half->count, 0, memory_order_relaxed);
+}
+
+static void session_begin(struct session *session, const struct engine_submit *submit, struct counter *counter, uint64_t now)
+{
+    half_begin(&session->half[UPWARD], submit->client, submit->upstream, submit->client_unix, &counter->sent);
+    half_begin(&session->half[DOWNWARD], submit->upstream, submit->client, submit->upstream_unix, &counter->received);
+    session->id = submit->session;
+    session->first_eof = 0;
+    session->connect_timeout_ms = submit->connect_timeout_ms;
+    session->idle_timeout_ms = submit->idle_timeout_ms;
+    session->half_close_timeout_ms = submit->half_close_timeout_ms;
+    session->max_duration_ms = submit->max_duration_ms;
+    session->slot = submit->slot;
+    session->started_at = now;
+    session->connected_at = session->half_closed_at = session->first_at = 0;
+    atomic_store_explicit(&session->moved_at, now, memory_order_relaxed);
+    atomic_store_explicit(&session->phase, PHASE_CONNECT, memory_order_relaxed);
+    atomic_store_explicit(&session->claim, CLAIM_NONE, memory_order_relaxed);
+    link_clear(&session->running);
+    link_clear(&session->armed);
+    link_clear(&session->resetting);
+    session->connected_notice = (struct notice){.session = session, .connected = true};
+    session->outcome_notice = (struct notice){.session = session};
+    session->given_back = -1;
+    session->state = STATE_SUBMITTED;
+}
+
+/* Urgent bytes stay in the stream. Set at once: when a second one arrives, the kernel drops a first that is not inline. */
+static void keep_urgent(const struct calls *calls, int fd, bool of_unix)
+{
+    int one = 1;
+    if (!of_unix)
+        calls->setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);
+}
+
+int engine_submit(struct engine *engine, const struct engine_submit *submit, uint64_t *handle)
+{
+    if (engine->stopped)
+        return ESHUTDOWN;
+    if (submit->client < 0 || submit->upstream < 0)
+        return EBADF;
+    if (submit->slot >= engine->slots || submit->first_size > UINT32_MAX)
+        return EINVAL;
+    struct thread *thread = engine->thread[engine->next_thread];
+    struct counter *counters =
+        atomic_load_explicit(&thread->counters[submit->slot / SLOTS_A_CHUNK], memory_order_relaxed);
+    char *first = NULL;
+    if (submit->first_size) {
+        first = engine->calls->allocate(submit->first_size);
+        if (first == NULL)
+            return ENOMEM;
+        memcpy(first, submit->first_bytes, submit->first_size);
+    }
+    struct session *session = session_take(engine);
+    if (session == NULL) {
+        if (first != NULL)
+            engine->calls->release(first);
+        return ENOMEM;
+    }
+    if (!submit->urgent_inline) {
+        keep_urgent(engine->calls, submit->client, submit->client_unix);
+        keep_urgent(engine->calls, submit->upstream, submit->upstream_unix);
+    }
+    engine->next_thread = (engine->next_thread + 1) % engine->threads;
+    session_begin(session, submit, &counters[submit->slot % SLOTS_A_CHUNK], engine->calls->now());
+    session->thread = thread;
+    session->first_bytes = first;
+    session->first_size = (uint32_t)submit->first_size;
+    *handle = (uint64_t)session->generation << 32 | session->index;
+    engine->submitted++;
+    struct session *head = atomic_load_explicit(&thread->submitted, memory_order_relaxed);
+    do
+        session->next_submitted = head;
+    while (!atomic_compare_exchange_weak_explicit(
+        &thread->submitted, &head, session, memory_order_seq_cst, memory_order_relaxed));
+    engine->to_wake[thread->number] = true;
+    return 0;
+}
+
+void engine_flush(struct engine *engine)
+{
+    for (unsigned at = 0; at < engine->threads; at++) {
+        if (!engine->to_wake[at])
+            continue;
+        engine->to_wake[at] = false;
+        wake_thread(engine->thread[at]);
+    }
+}
+
+static struct session *session_of(const struct engine *engine, uint64_t handle)
+{
+    struct session *session = session_at(engine, (uint32_t)handle);
+    return session != NULL && session->generation == (uint32_t)(handle >> 32) ? session : NULL;
+}
+
+bool engine_abort(struct engine *engine, uint64_t handle, int reason, bool reset)
+{
+    struct session *session = session_of(engine, handle);
+    unsigned char none = CLAIM_NONE;
+    if (session == NULL || engine->stopped || atomic_load(&session->claim) != CLAIM_NONE)
+        return false;
+    session->abort_reason = reason;
+    session->abort_reset = reset;
+    if (!atomic_compare_exchange_strong(&session->claim, &none, CLAIM_ABORTED))
+        return false;
+    struct thread *thread = session->thread;
+    struct session *head = atomic_load_explicit(&thread->aborted, memory_order_relaxed);
+    do
+        session->next_aborted = head;
+    while (!atomic_compare_exchange_weak_explicit(
+        &thread->aborted, &head, session, memory_order_seq_cst, memory_order_relaxed));
+    wake_thread(thread);
+    return true;
+}
+
+void engine_collect(struct engine *engine)
+{
+    if (!engine->stopped) {
+        uint64_t count;
+        ssize_t got = engine->calls->read(engine->wake, &count, sizeof count);
+        (void)got; /* EAGAIN: nobody has called, and there may be notices all the same */
+    }
+    atomic_store(&engine->signalled, false);
+    struct notice *last = engine->collected;
+    while (last != NULL && last->next != NULL)
+        last = last->next;
+    for (unsigned at = 0; at < engine->threads; at++) {
+        struct notice *list = atomic_exchange_explicit(&engine->thread[at]->notices, NULL, memory_order_acquire);
+        struct notice *turned = NULL, *newest = list;
+        while (list != NULL) {
+            struct notice *next = list->next;
+            list->next = turned;
+            turned = list;
+            list = next;
+        }
+        if (turned == NULL)
+            continue;
+        if (last == NULL)
+            engine->collected = turned;
+        else
+            last->next = turned;
+        last = newest;
+    }
+}
+
+bool engine_fetch(struct engine *engine, struct engine_event *event)
+{
+    struct notice *notice = engine->collected;
+    if (notice == NULL)
+        return false;
+    engine->collected = notice->next;
+    struct session *session = notice->session;
+    event->connected = notice->connected;
+    event->session = session->id;
+    event->handle = (uint64_t)session->generation << 32 | session->index;
+    if (notice->connected) {
+        event->connect_ns = (int64_t)(session->connected_at - session->started_at);
+        return true;
+    }
+    event->reason = session->reason;
+    event->phase = atomic_load_explicit(&session->phase, memory_order_relaxed);
+    event->sent = count_of(&session->half[UPWARD].count);
+    event->received = count_of(&session->half[DOWNWARD].count);
+    event->connect_ns = session->connected_at ? (int64_t)(session->connected_at - session->started_at) : -1;
+    event->first_byte_ns = session->first_at ? (int64_t)(session->first_at - session->started_at) : -1;
+    event->total_ns = (int64_t)(session->ended_at - session->started_at);
+    event->error = session->error;
+    event->client = session->given_back;
+    event->upstream_unix = session->half[DOWNWARD].flags & OF_UNIX;
+    session_free(engine, session);
+    return true;
+}
+
+bool engine_view(struct engine *engine, uint64_t handle, struct engine_view *view)
+{
+    struct session *session = session_of(engine, handle);
+    if (session == NULL || atomic_load_explicit(&session->claim, memory_order_relaxed) == CLAIM_ENDED)
+        return false;
+    uint64_t now = engine->calls->now(), moved_at = count_of(&session->moved_at);
+    view->phase = atomic_load_explicit(&session->phase, memory_order_relaxed);
+    view->sent = count_of(&session->half[UPWARD].count);
+    view->received = count_of(&session->half[DOWNWARD].count);
+    view->age_ns = (int64_t)(now - session->started_at);
+    view->idle_ns = now > moved_at ? (int64_t)(now - moved_at) : 0;
+    return true;
+}
+
+unsigned engine_threads(const struct engine *engine)
+{
+    return engine->threads;
+}
+
+uint64_t engine_submitted(const struct engine *engine)
+{
+    return engine->submitted;
+}
+
+void engine_totals(const struct engine *engine, unsigned number, struct engine_totals *totals)
+{
+    const struct thread *thread = engine->thread[number];
+    *totals = (struct engine_totals){
+        .connected = count_of(&thread->connected),
+        .ended = count_of(&thread->ended),
+        .pending = count_of(&thread->pending),
+        .turns = count_of(&thread->turns),
+        .yields = count_of(&thread->yields),
+        .pipes_open = count_of(&thread->pipes_open),
+        .pipes_busy = count_of(&thread->pipes_taken),
+        .pipes_refused = count_of(&thread->pipes_refused),
+        .spliced = count_of(&thread->spliced),
+        .copied = count_of(&thread->copied),
+    };
+}
+
+/* Counter slots */
+
+static int counters_make(struct engine *engine, uint32_t chunk)
+{
+    for (unsigned at = 0; at < engine->threads; at++) {
+        struct thread *thread = engine->thread[at];
+        if (atomic_load_explicit(&thread->counters[chunk], memory_order_relaxed) != NULL)
+            continue;
+        struct counter *made = allocate_clear(engine->calls, SLOTS_A_CHUNK * sizeof *made);
+        if (made == NULL)
+            return ENOMEM;
+        atomic_store_explicit(&thread->counters[chunk], made, memory_order_release);
+    }
+    return 0;
+}
+
+int engine_open_slot(struct engine *engine, uint32_t *slot)
+{
+    if (engine->free_slot_count) {
+        *slot = engine->free_slots[--engine->free_slot_count];
+    } else {
+        if (engine->slots == SLOT_CHUNKS * SLOTS_A_CHUNK)
+            return ENOSPC;
+        if (counters_make(engine, engine->slots / SLOTS_A_CHUNK))
+            return ENOMEM;
+        /* Room to give every slot back, so that giving back cannot fail. */
+        if (engine->slots == engine->free_slot_room) {
+            uint32_t room = engine->free_slot_room ? 2 * engine->free_slot_room : SLOTS_A_CHUNK;
+            uint32_t *larger = engine->calls->allocate(room * sizeof *larger);
+            if (larger == NULL)
+                return ENOMEM;
+            if (engine->free_slots != NULL)
+                engine->calls->release(engine->free_slots);
+            engine->free_slots = larger;
+            engine->free_slot_room = room;
+        }
+        *slot = engine->slots++;
+    }
+    for (unsigned at = 0; at < engine->threads; at++) {
+        struct counter *chunk =
+            atomic_load_explicit(&engine->thread[at]->counters[*slot / SLOTS_A_CHUNK], memory_order_relaxed);
+        atomic_store_explicit(&chunk[*slot % SLOTS_A_CHUNK].sent, 0, memory_order_relaxed);
+        atomic_store_explicit(&chunk[*slot % SLOTS_A_CHUNK].received, 0, memory_order_relaxed);
+    }
+    return 0;
+}
+
+void engine_close_slot(struct engine *engine, uint32_t slot)
+{
+    if (slot < engine->slots && engine->free_slot_count < engine->free_slot_room)
+        engine->free_slots[engine->free_slot_count++] = slot;
+}
+
+bool engine_read_slot(const struct engine *engine, uint32_t slot, uint64_t *sent, uint64_t *received)
+{
+    *sent = *received = 0;
+    if (slot >= engine->slots)
+        return false;
+    for (unsigned at = 0; at < engine->threads; at++) {
+        struct counter *chunk =
+            atomic_load_explicit(&engine->thread[at]->counters[slot / SLOTS_A_CHUNK], memory_order_relaxed);
+        *sent += count_of(&chunk[slot % SLOTS_A_CHUNK].sent);
+        *received += count_of(&chunk[slot % SLOTS_A_CHUNK].received);
+    }
+    return true;
+}

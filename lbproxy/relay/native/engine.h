@@ -1,0 +1,129 @@
+/* The relay engine's outside: what its binding, its tests and its fuzzers call.
+ *
+ * All functions are called by one thread, the owner's (the event loop's). None of them blocks, but `engine_stop`, which waits for
+ * the engine's threads to end their turn. Times are nanoseconds of CLOCK_MONOTONIC, limits milliseconds, 0 means none.
+ */
+#ifndef LBPROXY_ENGINE_H
+#define LBPROXY_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "calls.h"
+
+enum { ENGINE_MAX_THREADS = 64 };
+
+/* Why a session ended. An abort brings its caller's own number, REASON_OF_ABORT or more. */
+enum reason {
+    REASON_CLIENT_EOF,
+    REASON_UPSTREAM_EOF,
+    REASON_CLIENT_RESET,
+    REASON_UPSTREAM_RESET,
+    REASON_IDLE_TIMEOUT,
+    REASON_HALF_CLOSE_TIMEOUT,
+    REASON_MAX_DURATION,
+    REASON_CONNECT_TIMEOUT,
+    REASON_CONNECT_FAILED, /* what it means is in the errno */
+    REASON_LOCAL_FDS,      /* the sockets could not be watched */
+    REASON_CLIENT_GONE,
+    REASON_KILLED,
+    REASON_INTERNAL_ERROR, /* no memory for bytes that were read already */
+    REASONS,
+    REASON_OF_ABORT = 64
+};
+
+enum phase { PHASE_CONNECT, PHASE_RELAY, PHASE_HALF_CLOSED };
+
+struct engine_options {
+    unsigned threads;         /* 0: none is started, the owner calls `engine_turn` (tests) */
+    unsigned pipes;           /* how many splice pipes a thread may keep; 0: bytes are copied */
+    uint16_t first_port;      /* the range from which the kernel takes local ports: only a dial to one of */
+    uint16_t last_port;       /*   these can be answered by itself. 0..65535 is always right. */
+    unsigned connected_delay_ms; /* how long a mere Connected waits for other events before it wakes the owner */
+    unsigned beat_ms;         /* how often the watchdog looks; 0: no watchdog */
+    unsigned missed_beats;    /* how many looks in a row a thread may show no progress */
+};
+
+struct engine_submit {
+    uint64_t session;
+    int client, upstream;
+    bool client_unix, upstream_unix;
+    uint32_t connect_timeout_ms, idle_timeout_ms, half_close_timeout_ms, max_duration_ms;
+    uint32_t slot;
+    const void *first_bytes;
+    size_t first_size;
+    bool urgent_inline; /* SO_OOBINLINE is set already */
+};
+
+struct engine_event {
+    bool connected; /* Connected (only session, handle and connect_ns count) or Outcome */
+    uint64_t session;
+    uint64_t handle;
+    int reason;
+    enum phase phase;
+    uint64_t sent, received;
+    int64_t connect_ns;    /* -1: never connected */
+    int64_t first_byte_ns; /* -1: no byte from the upstream */
+    int64_t total_ns;
+    int error;
+    int client; /* the descriptor given back, or -1 */
+    bool upstream_unix;
+};
+
+struct engine_view {
+    enum phase phase;
+    uint64_t sent, received;
+    int64_t age_ns, idle_ns;
+};
+
+/* Totals of one thread. `pending` is now, the rest since start. */
+struct engine_totals {
+    uint64_t connected, ended, pending, turns, yields;
+    uint64_t pipes_open, pipes_busy, pipes_refused, spliced, copied;
+};
+
+struct engine;
+
+/* NULL and errno. `calls` lives as long as the engine. */
+struct engine *engine_start(const struct engine_options *options, const struct calls *calls);
+
+/* Ends the threads, then every session (reset, REASON_KILLED), and closes every descriptor but those given back. What is left is
+ * memory: events can still be fetched, counters and totals read. Idempotent. */
+void engine_stop(struct engine *engine);
+
+/* Frees everything; stops first. */
+void engine_free(struct engine *engine);
+
+/* The descriptor that becomes readable when there are events. */
+int engine_wake_fd(const struct engine *engine);
+
+/* Takes over both descriptors and returns 0, or leaves them alone and returns an errno. `handle` names the session until
+ * its Outcome was fetched. */
+int engine_submit(struct engine *engine, const struct engine_submit *submit, uint64_t *handle);
+
+/* Wakes the threads that have something submitted and sleep: once for many submits. */
+void engine_flush(struct engine *engine);
+
+/* True if the session will end with this reason, false if it has ended by itself. */
+bool engine_abort(struct engine *engine, uint64_t handle, int reason, bool reset);
+
+/* The oldest event, or false. An Outcome fetched makes its handle void. `engine_collect` first, once for many fetches. */
+void engine_collect(struct engine *engine);
+bool engine_fetch(struct engine *engine, struct engine_event *event);
+
+bool engine_view(struct engine *engine, uint64_t handle, struct engine_view *view);
+unsigned engine_threads(const struct engine *engine);
+void engine_totals(const struct engine *engine, unsigned thread, struct engine_totals *totals);
+uint64_t engine_submitted(const struct engine *engine);
+
+/* Counter slots. `engine_open_slot` returns an errno. */
+int engine_open_slot(struct engine *engine, uint32_t *slot);
+void engine_close_slot(struct engine *engine, uint32_t slot);
+bool engine_read_slot(const struct engine *engine, uint32_t slot, uint64_t *sent, uint64_t *received);
+
+/* One turn of the only thread of an engine without started threads; never sleeps longer than `timeout_ms` (-1: as long as
+ * it likes). */
+void engine_turn(struct engine *engine, int timeout_ms);
+
+#endif

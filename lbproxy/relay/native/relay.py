@@ -1,0 +1,236 @@
+"""The relay whose bytes move in C threads: the contract's surface over the engine (see engine.c).
+
+The event loop's thread submits, aborts and takes events; it never touches a byte. Sessions are spread over the threads one
+after the other.
+"""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import errno
+import os
+import resource
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from lbproxy.domain.errors import dial_cause
+from lbproxy.domain.session import EndReason, Phase
+from lbproxy.relay.contract import (
+    Connected,
+    Event,
+    EventsCallback,
+    Outcome,
+    RelayOptions,
+    RelayStatistics,
+    SessionView,
+    SlotCounters,
+    Socket,
+)
+
+try:
+    from lbproxy.relay.native import _engine
+except ImportError as failure:
+    _missing: str | None = f"the extension cannot be loaded: {failure}"
+else:
+    _missing = None
+
+CONNECTED_DELAY_MS: Final = 5
+"""How long a mere Connected waits for company: most short sessions end before, and wake the loop once instead of twice."""
+
+_UNIX: Final = socket.AF_UNIX
+_PHASES: Final = (Phase.CONNECT, Phase.RELAY, Phase.HALF_CLOSED)
+_END_REASONS: Final = tuple(EndReason)
+_ABORT_NUMBERS: Final = {reason: number for number, reason in enumerate(_END_REASONS)}
+_DIAL_FAILED: Final = "connect_failed"
+_PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def available() -> str | None:
+    """Why this relay cannot be had here; None if it can."""
+    return _missing
+
+
+def _default_threads() -> int:
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+def _pipes(threads: int) -> int:
+    """Pipes a thread may keep: two descriptors each, together at most a 32nd of what this process may open."""
+    nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(4, min(256, nofile // 64) // threads)
+
+
+def _local_ports() -> tuple[int, int]:
+    """The range from which the kernel takes the ports of dials; every port where it does not say."""
+    try:
+        first, last = _PORT_RANGE.read_text(encoding="ascii").split()
+        return int(first), int(last)
+    except (OSError, ValueError):
+        return 0, 65535
+
+
+class NativeRelay:
+    """The relay in C threads (see `lbproxy.relay.contract.Relay`). `threads` None means one a CPU this process may use.
+
+    Raises OSError if the engine cannot start (no descriptors, no threads). Only to be made where `available()` is None.
+    """
+
+    name = "native"
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_events: EventsCallback, threads: int | None = None
+    ) -> None:
+        threads = threads or _default_threads()
+        first_port, last_port = _local_ports()
+        self._loop = loop
+        self._on_events = on_events
+        self._engine = _engine.Engine(
+            threads,
+            _pipes(threads),
+            first_port=first_port,
+            last_port=last_port,
+            connected_delay_ms=CONNECTED_DELAY_MS,
+        )
+        self._submit = self._engine.submit
+        self._handles: dict[int, int] = {}
+        self._flushing = False
+        self._closed = False
+        loop.add_reader(self._engine.fileno(), self._take_events)
+
+    # Counter slots
+
+    def open_slot(self) -> int:
+        return self._engine.open_slot()
+
+    def close_slot(self, slot: int) -> None:
+        self._engine.close_slot(slot)
+
+    def read_slot(self, slot: int) -> SlotCounters:
+        return SlotCounters(*self._engine.read_slot(slot))
+
+    # Sessions
+
+    def submit(self, session: int, client: Socket, upstream: Socket, options: RelayOptions) -> None:
+        if self._closed:
+            raise OSError(errno.ESHUTDOWN, "the relay is closed")
+        client_fd, upstream_fd = client.fileno(), upstream.fileno()
+        if client_fd < 0 or upstream_fd < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        self._handles[session] = self._submit(
+            session,
+            client_fd,
+            upstream_fd,
+            client.family == _UNIX,
+            upstream.family == _UNIX,
+            options.connect_timeout_ms,
+            options.idle_timeout_ms,
+            options.half_close_timeout_ms,
+            options.max_duration_ms,
+            options.slot,
+            options.first_bytes,
+            options.urgent_inline,
+        )
+        client.detach()
+        upstream.detach()
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Wake the threads once for all that was submitted in this turn of the loop."""
+        self._flushing = False
+        self._engine.flush()
+
+    def abort(self, session: int, reason: EndReason, *, reset: bool) -> bool:
+        handle = self._handles.get(session)
+        return handle is not None and self._engine.abort(handle, _ABORT_NUMBERS[reason], reset)
+
+    def sessions(self) -> Sequence[SessionView]:
+        view = self._engine.view
+        found = []
+        for session, handle in self._handles.items():
+            seen = view(handle)
+            if seen is not None:
+                phase, sent_bytes, received_bytes, age_s, idle_s = seen
+                found.append(SessionView(session, _PHASES[phase], sent_bytes, received_bytes, age_s, idle_s))
+        return found
+
+    def statistics(self) -> RelayStatistics:
+        threads = self._engine.totals()
+        return RelayStatistics(
+            submitted=self._engine.submitted(),
+            connected=sum(thread["connected"] for thread in threads),
+            ended=sum(thread["ended"] for thread in threads),
+            pending_bytes=sum(thread["pending"] for thread in threads),
+            turns=sum(thread["turns"] for thread in threads),
+            yields=sum(thread["yields"] for thread in threads),
+        )
+
+    def thread_statistics(self) -> list[dict[str, int]]:
+        """Totals of each thread: what `statistics` has, and pipes and bytes by how they were moved."""
+        return self._engine.totals()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._engine.fileno())
+        self._engine.stop()
+        self._take_events()
+
+    # Events
+
+    def _take_events(self) -> None:
+        events: list[Event] = []
+        handles = self._handles
+        for told in self._engine.fetch():
+            if len(told) == 2:
+                events.append(Connected(*told))
+            else:
+                del handles[told[0]]
+                events.append(_outcome(*told))
+        if events:
+            self._on_events(events)
+
+
+def _outcome(
+    session: int,
+    reason: int,
+    phase: int,
+    sent_bytes: int,
+    received_bytes: int,
+    connect_s: float | None,
+    first_byte_s: float | None,
+    total_s: float,
+    error: int,
+    client: int,
+    upstream_unix: int,
+) -> Outcome:
+    if reason >= _ABORTED:
+        why = _END_REASONS[reason - _ABORTED]
+    else:
+        known = _REASONS[reason]
+        why = dial_cause(error, "unix" if upstream_unix else "inet").reason if known is None else known
+    given_back = None if client < 0 else _socket.socket(fileno=client)
+    return Outcome(
+        session,
+        why,
+        _PHASES[phase],
+        sent_bytes,
+        received_bytes,
+        connect_s,
+        first_byte_s,
+        total_s,
+        error,
+        given_back,
+    )
+
+
+_REASONS: tuple[EndReason | None, ...] = ()
+_ABORTED = 0
+if _missing is None:
+    _REASONS = tuple(None if name == _DIAL_FAILED else EndReason(name) for name in _engine.REASONS)
+    _ABORTED = _engine.REASON_OF_ABORT

@@ -1,0 +1,132 @@
+/* A thread that looks after the relay threads. It counts, it does not time: a look finds a thread asleep, or its turns grown, or else
+ * a beat missed. So a pause of the whole process (a debugger, a suspended machine) misses one beat at most, however long it was.
+ * A thread that missed too many in a row hangs in one session for ever, and with it all the others it serves: what is known is
+ * written to stderr and the process ends, in that thread, for its supervisor to start it anew and for the core to show where.
+ */
+#define _GNU_SOURCE
+#include "state.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct watchdog {
+    pthread_t id;
+    pthread_mutex_t mutex;
+    pthread_cond_t stop;
+    bool stopping;
+    struct engine *engine;
+    uint64_t turns[ENGINE_MAX_THREADS];
+    unsigned missed[ENGINE_MAX_THREADS];
+};
+
+static const char *const state_names[] = {"free", "submitted", "connecting", "relaying", "resetting", "ended"};
+
+/* Reads what the stuck thread owns, without asking: it does not move any more. */
+static void report(const struct thread *thread, unsigned missed)
+{
+    char text[512];
+    const struct session *session = thread->current;
+    int size = snprintf(
+        text, sizeof text,
+        "lbproxy: relay thread %u missed %u beats in turn %llu: %llu connected, %llu ended, %llu bytes pending, %u pipes\n",
+        thread->number, missed, (unsigned long long)count_of(&thread->turns),
+        (unsigned long long)count_of(&thread->connected), (unsigned long long)count_of(&thread->ended),
+        (unsigned long long)count_of(&thread->pending), thread->pipes);
+    if (session != NULL && size > 0 && (size_t)size < sizeof text)
+        size += snprintf(
+            text + size, sizeof text - (size_t)size,
+            "lbproxy: it hangs in session %llu (%s, client fd %d flags %#x, upstream fd %d flags %#x)\n",
+            (unsigned long long)session->id, state_names[session->state % 6], session->half[UPWARD].source,
+            session->half[UPWARD].flags, session->half[DOWNWARD].source, session->half[DOWNWARD].flags);
+    if (size > 0) {
+        ssize_t written = thread->calls->write(2, text, (size_t)size < sizeof text ? (size_t)size : sizeof text - 1);
+        (void)written;
+    }
+}
+
+static void look(struct watchdog *watchdog)
+{
+    struct engine *engine = watchdog->engine;
+    for (unsigned at = 0; at < engine->threads; at++) {
+        struct thread *thread = engine->thread[at];
+        uint64_t turns = count_of(&thread->turns);
+        bool beats = atomic_load(&thread->asleep) || turns != watchdog->turns[at];
+        watchdog->turns[at] = turns;
+        watchdog->missed[at] = beats ? 0 : watchdog->missed[at] + 1;
+        if (watchdog->missed[at] < engine->options.missed_beats)
+            continue;
+        report(thread, watchdog->missed[at]);
+        pthread_kill(thread->id, SIGABRT);
+        /* A second chance to die, if that thread cannot take its signal. */
+        struct timespec second = {.tv_sec = 1};
+        nanosleep(&second, NULL);
+        abort();
+    }
+}
+
+static void *watch(void *argument)
+{
+    struct watchdog *watchdog = argument;
+    unsigned beat_ms = watchdog->engine->options.beat_ms;
+    pthread_mutex_lock(&watchdog->mutex);
+    while (!watchdog->stopping) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += beat_ms / 1000;
+        until.tv_nsec += beat_ms % 1000 * 1000000L;
+        if (until.tv_nsec >= 1000000000L) {
+            until.tv_sec++;
+            until.tv_nsec -= 1000000000L;
+        }
+        if (pthread_cond_timedwait(&watchdog->stop, &watchdog->mutex, &until) == ETIMEDOUT)
+            look(watchdog);
+    }
+    pthread_mutex_unlock(&watchdog->mutex);
+    return NULL;
+}
+
+int watchdog_start(struct engine *engine)
+{
+    struct watchdog *watchdog = calloc(1, sizeof *watchdog);
+    pthread_condattr_t attributes;
+    sigset_t all, before;
+    if (watchdog == NULL)
+        return ENOMEM;
+    watchdog->engine = engine;
+    pthread_mutex_init(&watchdog->mutex, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&watchdog->stop, &attributes);
+    pthread_condattr_destroy(&attributes);
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    int error = pthread_create(&watchdog->id, NULL, watch, watchdog);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error) {
+        free(watchdog);
+        return error;
+    }
+    pthread_setname_np(watchdog->id, "relay-watchdog");
+    engine->watchdog = watchdog;
+    return 0;
+}
+
+void watchdog_stop(struct engine *engine)
+{
+    struct watchdog *watchdog = engine->watchdog;
+    if (watchdog == NULL)
+        return;
+    engine->watchdog = NULL;
+    pthread_mutex_lock(&watchdog->mutex);
+    watchdog->stopping = true;
+    pthread_cond_signal(&watchdog->stop);
+    pthread_mutex_unlock(&watchdog->mutex);
+    pthread_join(watchdog->id, NULL);
+    pthread_cond_destroy(&watchdog->stop);
+    pthread_mutex_destroy(&watchdog->mutex);
+    free(watchdog);
+}

@@ -1,0 +1,317 @@
+/* Drives the engine, one turn at a time, over the pretended kernel.
+ *
+ *   driver SEED COUNT     runs COUNT random histories from SEED on
+ *   driver --pause        a long pause ends nobody whose bytes came in time
+ *   driver --stall        a thread that hangs is reported and ends the process (it does so with SIGABRT)
+ *
+ * Compiled with -DFUZZ it is a libFuzzer target: the input is the history's choices. Beside what pretend.h checks it holds the engine to
+ * the contract: one Outcome a submit, one Connected before it if it was reached, exact counts, limits never early, an abort that said
+ * true ends with its reason, and after the end no descriptor and no session left.
+ */
+#define _GNU_SOURCE
+#include "engine.h"
+#include "pretend.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SESSIONS = 40, TURNS = 200000, SLOTS = 2 };
+
+struct known {
+    bool submitted, connected, ended;
+    int aborted; /* the reason, or 0 */
+    int reason;
+    uint64_t handle;
+    struct pair pair;
+    struct engine_submit limits;
+};
+
+static struct known known[SESSIONS + 1];
+static uint64_t sent_total[SLOTS], received_total[SLOTS];
+
+static uint32_t some_limit(void)
+{
+    static const uint32_t limits[] = {0, 0, 5, 100, 3000, 60000};
+    return limits[choose(6)];
+}
+
+static void submit(struct engine *engine, unsigned number, struct pair pair, struct engine_submit *limits)
+{
+    struct known *session = &known[number];
+    limits->session = number;
+    limits->client = pair.client;
+    limits->upstream = pair.upstream;
+    limits->client_unix = pair.client_unix;
+    limits->upstream_unix = pair.upstream_unix;
+    *session = (struct known){.submitted = true, .pair = pair, .limits = *limits};
+    if (engine_submit(engine, limits, &session->handle)) {
+        pretend_hang_up(pair.client);
+        pretend_hang_up(pair.upstream);
+        session->submitted = false;
+        session->ended = true;
+    }
+}
+
+static void submit_new(struct engine *engine, unsigned number)
+{
+    static char first[3000];
+    for (size_t at = 0; at < sizeof first; at++)
+        first[at] = (char)('A' + at % 26);
+    struct engine_submit limits = {
+        .connect_timeout_ms = some_limit(),
+        .idle_timeout_ms = some_limit(),
+        .half_close_timeout_ms = some_limit(),
+        .max_duration_ms = choose(4) ? 0 : some_limit(),
+        .slot = choose(SLOTS),
+        .first_bytes = first,
+        .first_size = choose(4) ? 0 : choose(sizeof first),
+    };
+    submit(engine, number, pretend_pair((uint32_t)limits.first_size), &limits);
+}
+
+static void check_limit(const struct engine_event *event, const struct engine_submit *limits)
+{
+    uint32_t limit_ms = 0;
+    if (event->reason == REASON_IDLE_TIMEOUT)
+        limit_ms = limits->idle_timeout_ms;
+    else if (event->reason == REASON_HALF_CLOSE_TIMEOUT)
+        limit_ms = limits->half_close_timeout_ms;
+    else if (event->reason == REASON_MAX_DURATION)
+        limit_ms = limits->max_duration_ms;
+    else if (event->reason == REASON_CONNECT_TIMEOUT)
+        limit_ms = limits->connect_timeout_ms;
+    else
+        return;
+    if (limit_ms == 0 || event->total_ns < (int64_t)limit_ms * 1000000)
+        fail_now("a limit was applied early");
+}
+
+static void take_outcome(struct engine *engine, const struct engine_event *event)
+{
+    struct known *session = &known[event->session];
+    if (session->ended)
+        fail_now("a second outcome");
+    session->ended = true;
+    session->reason = event->reason;
+    if ((event->connect_ns >= 0) != session->connected)
+        fail_now("connect time and Connected differ");
+    if (session->aborted && event->reason != session->aborted)
+        fail_now("an abort said true, and the session ended otherwise");
+    if (!session->aborted && event->reason >= REASON_OF_ABORT)
+        fail_now("an abort nobody asked for");
+    check_limit(event, &session->limits);
+    if (event->sent != pretend_written(session->pair.client_stream) ||
+        event->received != pretend_written(session->pair.upstream_stream))
+        fail_now("the counts are not what was written");
+    sent_total[session->limits.slot] += event->sent;
+    received_total[session->limits.slot] += event->received;
+    if (event->client == -1)
+        return;
+    if (event->client != session->pair.client || session->connected || !pretend_untouched(event->client))
+        fail_now("a client was given back that is not as it came");
+    if (choose(2)) {
+        struct engine_submit again = session->limits;
+        again.first_size = 0;
+        submit(engine, (unsigned)event->session, pretend_redial(event->client, 0), &again);
+    } else {
+        pretend_hang_up(event->client);
+    }
+}
+
+static void take_events(struct engine *engine)
+{
+    struct engine_event event;
+    engine_collect(engine);
+    while (engine_fetch(engine, &event)) {
+        if (event.session == 0 || event.session > SESSIONS || !known[event.session].submitted)
+            fail_now("an event of an unknown session");
+        if (!event.connected) {
+            take_outcome(engine, &event);
+            continue;
+        }
+        if (known[event.session].connected || known[event.session].ended)
+            fail_now("connected twice, or after the end");
+        known[event.session].connected = true;
+    }
+}
+
+static void maybe_abort(struct engine *engine, unsigned begun)
+{
+    struct known *session = &known[1 + choose(begun)];
+    if (!session->submitted || session->ended || session->aborted)
+        return;
+    int reason = REASON_OF_ABORT + (int)choose(5);
+    if (engine_abort(engine, session->handle, reason, choose(2)))
+        session->aborted = reason;
+    else if (engine_abort(engine, session->handle, reason, true))
+        fail_now("a second abort of an ended session said true");
+}
+
+static bool all_ended(unsigned begun)
+{
+    for (unsigned number = 1; number <= begun; number++)
+        if (!known[number].ended)
+            return false;
+    return true;
+}
+
+static void check_slots(struct engine *engine)
+{
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        uint64_t sent, received;
+        engine_read_slot(engine, slot, &sent, &received);
+        if (sent != sent_total[slot] || received != received_total[slot])
+            fail_now("a slot's counters are not the sum of its sessions");
+    }
+}
+
+static void history(uint64_t seed, const uint8_t *data, size_t size)
+{
+    struct engine_options options = {.pipes = 3, .last_port = 65535};
+    struct engine_totals totals;
+    unsigned begun = 0, wanted;
+    pretend_start(seed, data, size);
+    memset(known, 0, sizeof known);
+    memset(sent_total, 0, sizeof sent_total);
+    memset(received_total, 0, sizeof received_total);
+    wanted = 1 + choose(SESSIONS);
+    bool stop_early = !choose(6);
+    options.connected_delay_ms = choose(2) * 5;
+    struct engine *engine = engine_start(&options, &pretend_calls);
+    if (engine == NULL)
+        goto ended;
+    for (uint32_t slot, at = 0; at < SLOTS; at++)
+        if (engine_open_slot(engine, &slot)) {
+            engine_free(engine);
+            goto ended;
+        }
+    for (unsigned turn = 0; begun < wanted || !all_ended(begun); turn++) {
+        if (turn == TURNS)
+            fail_now("a session never ends: a wake-up was lost");
+        if (turn == TURNS / 20)
+            pretend_calm();
+        while (begun < wanted && (calm() || !choose(3)))
+            submit_new(engine, ++begun);
+        if (!calm() && begun && !choose(25))
+            maybe_abort(engine, begun);
+        if (stop_early && !calm() && !choose(60))
+            break;
+        engine_turn(engine, -1);
+        take_events(engine);
+    }
+    engine_stop(engine);
+    take_events(engine);
+    if (!all_ended(begun))
+        fail_now("stopped without an outcome");
+    engine_totals(engine, 0, &totals);
+    if (totals.pending || totals.pipes_busy || totals.pipes_open)
+        fail_now("bytes or pipes without a session");
+    if (totals.ended != engine_submitted(engine))
+        fail_now("submits and outcomes do not balance");
+    check_slots(engine);
+    engine_free(engine);
+ended:
+    if (pretend_open())
+        fail_now("descriptors are left open");
+}
+
+#ifndef FUZZ
+
+/* A pause much longer than every limit, in which bytes came: the poll before the judging must see them. */
+static void pause_case(void)
+{
+    struct engine_options options = {.pipes = 1, .last_port = 65535};
+    struct engine_submit limits = {.idle_timeout_ms = 1000};
+    uint32_t slot, heard = 0;
+    for (uint64_t seed = 1; seed < 200; seed++) {
+        pretend_start(seed, (const uint8_t *)"", 0);
+        memset(known, 0, sizeof known);
+        struct engine *engine = engine_start(&options, &pretend_calls);
+        engine_open_slot(engine, &slot);
+        submit(engine, 1, pretend_pair(0), &limits);
+        for (int turn = 0; turn < 20 && !known[1].connected && !known[1].ended; turn++) {
+            engine_turn(engine, 0);
+            take_events(engine);
+        }
+        if (known[1].connected && !known[1].ended) {
+            pretend_skip(UINT64_C(5000000000));
+            bool spoken = pretend_speak(known[1].pair.client, 100);
+            engine_turn(engine, 0);
+            take_events(engine);
+            if (spoken && known[1].ended && known[1].reason == REASON_IDLE_TIMEOUT)
+                fail_now("ended for idleness with bytes that had come in time");
+            heard += spoken;
+        }
+        engine_stop(engine);
+        take_events(engine);
+        engine_free(engine);
+    }
+    printf("%u pauses\n", heard);
+}
+
+static ssize_t endless_recv(int fd, void *to, size_t size, int flags)
+{
+    (void)fd, (void)to, (void)size, (void)flags;
+    sleep(1000);
+    return -1;
+}
+
+static void stall_case(void)
+{
+    struct calls calls = kernel_calls;
+    struct engine_options options = {.threads = 1, .last_port = 65535, .beat_ms = 20, .missed_beats = 5};
+    struct timespec pause = {.tv_nsec = 300000000};
+    struct engine_submit limits = {.session = 7};
+    uint64_t handle;
+    int client[2], upstream[2];
+    calls.recv = endless_recv;
+    struct engine *engine = engine_start(&options, &calls);
+    if (engine == NULL || engine_open_slot(engine, &limits.slot) || socketpair(AF_UNIX, SOCK_STREAM, 0, client) ||
+        socketpair(AF_UNIX, SOCK_STREAM, 0, upstream))
+        exit(3);
+    nanosleep(&pause, NULL); /* asleep is no stall */
+    fprintf(stderr, "idle and alive\n");
+    limits.client = client[0];
+    limits.upstream = upstream[0];
+    limits.client_unix = limits.upstream_unix = true;
+    engine_submit(engine, &limits, &handle);
+    if (write(client[1], "x", 1) != 1)
+        exit(3);
+    engine_flush(engine);
+    sleep(20);
+    exit(4);
+}
+
+#endif
+
+#ifdef FUZZ
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    history(size, data, size);
+    return 0;
+}
+#else
+int main(int count, char **arguments)
+{
+    if (count == 2 && strcmp(arguments[1], "--stall") == 0)
+        stall_case();
+    if (count == 2 && strcmp(arguments[1], "--pause") == 0) {
+        pause_case();
+        return 0;
+    }
+    if (count != 3)
+        return 2;
+    uint64_t first = strtoull(arguments[1], NULL, 10), runs = strtoull(arguments[2], NULL, 10);
+    for (uint64_t seed = first; seed < first + runs; seed++) {
+        if (getenv("LBPROXY_SEEDS") != NULL)
+            fprintf(stderr, "seed %llu\n", (unsigned long long)seed);
+        history(seed, NULL, 0);
+    }
+    printf("%llu histories\n", (unsigned long long)runs);
+    return 0;
+}
+#endif

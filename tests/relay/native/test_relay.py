@@ -1,0 +1,173 @@
+"""What only the relay with threads has: its extension, its threads, its pipes, and a loop that may stand still."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lbproxy.domain.session import EndReason
+from lbproxy.relay.native.relay import NativeRelay, available
+from tests.leaks import open_descriptors
+from tests.relay.peers import pattern
+from tests.relay.rig import Rig, rig_for
+from tests.relay.scale import MIB
+
+pytestmark = pytest.mark.skipif(available() is not None and not os.environ.get("CI"), reason=str(available()))
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with rig_for(lambda loop, on_events: NativeRelay(loop, on_events, threads=1), tmp_path) as rig:
+        yield rig
+
+
+def relay_of(rig: Rig) -> NativeRelay:
+    assert isinstance(rig.relay, NativeRelay)
+    return rig.relay
+
+
+def test_extension_is_there_where_everything_must_be() -> None:
+    assert available() is None
+
+
+async def test_sessions_are_spread_over_the_threads(tmp_path: Path) -> None:
+    async with rig_for(lambda loop, on_events: NativeRelay(loop, on_events, threads=3), tmp_path) as rig:
+        sessions = [rig.open() for _ in range(6)]
+        for session in sessions:
+            await rig.connected(session)
+        assert [thread["connected"] for thread in relay_of(rig).thread_statistics()] == [2, 2, 2]
+
+
+def test_threads_that_cannot_be(tmp_path: Path) -> None:
+    loop = asyncio.new_event_loop()
+    with pytest.raises(OSError, match="Invalid argument"):
+        NativeRelay(loop, lambda _: None, threads=1000)
+    loop.close()
+
+
+async def test_bulk_is_spliced_and_chatter_is_copied(rig: Rig) -> None:
+    session = rig.open()
+    data = pattern(8 * MIB)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(session.client.send(data), name="sending")
+        received = group.create_task(session.upstream.receive_exactly(len(data)), name="receiving")
+    assert received.result() == data
+    (thread,) = relay_of(rig).thread_statistics()
+    assert thread["spliced"] > 0
+    spliced = thread["spliced"]
+    await session.upstream.send(b"small")
+    assert await session.client.receive_exactly(5)
+    (thread,) = relay_of(rig).thread_statistics()
+    assert thread["spliced"] == spliced
+    assert thread["pipes_busy"] == 0
+
+
+async def test_bulk_is_copied_when_no_pipe_can_be_had(rig: Rig) -> None:
+    """G5"""
+    session = rig.open()
+    await rig.connected(session)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(open_descriptors())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+    data = pattern(8 * MIB)
+    with contextlib.ExitStack() as fillers:
+        fillers.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        with contextlib.suppress(OSError):  # until nothing more can be opened
+            while True:
+                fillers.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(session.client.send(data), name="sending")
+            received = group.create_task(session.upstream.receive_exactly(len(data)), name="receiving")
+    assert received.result() == data
+    (thread,) = relay_of(rig).thread_statistics()
+    assert thread["pipes_refused"] > 0
+    assert thread["spliced"] == 0
+
+
+async def test_bytes_move_while_the_loop_stands_still(rig: Rig) -> None:
+    """K10: the loop is blocked, and the peers are plain blocking sockets"""
+    session = rig.open()
+    await rig.connected(session)
+    for peer in (session.client, session.upstream):
+        peer.sock.settimeout(5)
+    started = time.monotonic()
+    for _ in range(200):
+        session.client.sock.sendall(b"ping")
+        assert session.upstream.sock.recv(4, socket.MSG_WAITALL) == b"ping"
+    assert time.monotonic() - started < 5
+    for peer in (session.client, session.upstream):
+        peer.sock.setblocking(False)
+
+
+async def test_connected_comes_soon_without_other_events(rig: Rig) -> None:
+    """It waits a few milliseconds for company, not for ever."""
+    session = rig.open()
+    started = rig.loop.time()
+    await rig.connected(session)
+    assert rig.loop.time() - started < 1
+
+
+async def test_abort_that_said_true_decides_the_reason(rig: Rig) -> None:
+    """Sessions end by themselves in a thread at the same moment."""
+    for number in range(200):
+        session = rig.open()
+        session.client.close()
+        session.upstream.close()
+        if number % 2:
+            await asyncio.sleep(0)
+        aborted = rig.relay.abort(session.number, EndReason.DRAINED, reset=False)
+        outcome = await rig.outcome(session)
+        assert (outcome.reason is EndReason.DRAINED) is aborted
+
+
+STOPPED = """
+import asyncio, os, signal, socket, sys, _socket
+from lbproxy.relay.contract import RelayOptions
+from lbproxy.relay.native.relay import NativeRelay
+
+async def main():
+    loop = asyncio.get_running_loop()
+    events = []
+    relay = NativeRelay(loop, events.extend, threads=1)
+    client, upstream = socket.socketpair(), socket.socketpair()
+    for sock in (*client, *upstream):
+        sock.setblocking(False)
+    relay.submit(1, _socket.socket(fileno=client[1].detach()), _socket.socket(fileno=upstream[0].detach()),
+                 RelayOptions(0, 60_000, 0, 0, relay.open_slot()))
+    client[0].send(b"x")
+    await loop.sock_recv(upstream[1], 1)
+    print("ready", flush=True)
+    await loop.run_in_executor(None, sys.stdin.readline)
+    client[0].send(b"y")
+    print((await loop.sock_recv(upstream[1], 1)).decode(), flush=True)
+    relay.close()
+
+asyncio.run(main())
+"""
+
+
+def test_stopped_process_goes_on_where_it_was() -> None:
+    """F9: the watchdog counts what it sees, so a pause of the whole process misses no beats."""
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        process.send_signal(signal.SIGCONT)
+        out, _ = process.communicate("go\n", timeout=20)
+        assert out == "y\n"
+        assert process.returncode == 0
