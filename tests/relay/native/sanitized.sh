@@ -29,5 +29,5 @@ thread)
 esac
 export LD_PRELOAD
 # What the process holds says nothing here: the sanitizers keep a multiple of it.
-[ $# -gt 0 ] || set -- tests/relay/conformance -k "native and not sender_is_stopped"
+[ $# -gt 0 ] || set -- tests/relay/conformance -k "native and not sender_is_stopped and not take_no_memory"
 exec "$python" -m pytest -q -p no:cacheprovider -o timeout=180 "$@"
