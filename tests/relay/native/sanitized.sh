@@ -13,7 +13,7 @@ python=$(pwd)/.venv/bin/python
 tree=.cache/sanitized-$kind
 mkdir -p "$tree"
 rm -rf "$tree/lbproxy" "$tree/tests"
-cp -r lbproxy tests setup.py pyproject.toml LICENSE "$tree"
+cp -r lbproxy tests setup.py pyproject.toml README.md LICENSE "$tree"
 find "$tree/lbproxy" -name '*.so' -delete
 cd "$tree"
 LBPROXY_EXT=1 LBPROXY_WERROR=1 LBPROXY_SANITIZE=$kind "$python" setup.py -q build_ext --inplace
