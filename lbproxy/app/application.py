@@ -65,25 +65,35 @@ class Application:
         self._drain_deadline_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._advancing = False
+        self._told_to_stop = False
         self._log_options: LogOptions | None = None
         self.started = asyncio.Event()
         self.cut = 0
 
     async def run(self) -> None:
         """Serve until told to stop, then drain. Raises StartError when nothing could be started."""
-        self._build(asyncio.get_running_loop())
-        try:
-            async with asyncio.TaskGroup() as group:
-                await self._serve(group)
-        finally:
-            self._close()
+        loop = asyncio.get_running_loop()
+        # From the first moment to the last: a manager may signal as soon as it hears READY=1, and again while we close.
+        with self._signals(loop):
+            self._build(loop)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    await self._serve(group)
+            finally:
+                self._close()
 
     def stop(self, deadline_s: float | None = None) -> None:
-        """Begin to drain; the second call ends the drain at once."""
-        if self._stop.is_set():
+        """Begin to drain. `deadline_s` stands in for `runtime.drain_timeout`; once draining, another call changes nothing."""
+        if not self._stop.is_set():
+            self._drain_deadline_s = deadline_s
+            self._stop.set()
+
+    def _signalled(self) -> None:
+        """SIGTERM or SIGINT: drain; the second one: at once. (A drain that was asked for over the API does not count as the first.)"""
+        if self._told_to_stop:
             self._hurry.set()
-        self._drain_deadline_s = deadline_s
-        self._stop.set()
+        self._told_to_stop = True
+        self.stop()
 
     # -- building
 
@@ -107,7 +117,10 @@ class Application:
         self._rng = random.Random()
         self._effects = EffectRunner()
         dialer = Dialer(loop, capacity, self._rng, self.apply, None)
-        relay = make_relay(runtime.relay, loop, dialer.on_events)
+        try:
+            relay = make_relay(runtime.relay, loop, dialer.on_events)
+        except OSError as error:
+            raise StartError([f"runtime.relay: {runtime.relay.kind}: {error}"]) from error
         dialer.attach(relay)
         self._effects.attach(relay, dialer)
         self.running = Running(loop, self._loaded, capacity, dialer, relay)
@@ -171,18 +184,17 @@ class Application:
         except OSError as error:
             raise StartError([f"admin: {error}"]) from error
         try:
-            self._tell_started(admin.addresses)
             # What lives as long as the process need not be looked at by every collection: a full one holds the loop for milliseconds.
             gc.collect()
             gc.freeze()
+            self._tell_started(admin.addresses)
             side_tasks = [
                 group.create_task(self._follow_hangups(reloader), name="reload on SIGHUP"),
                 group.create_task(self._notifier.watchdog(asyncio.sleep), name="systemd watchdog"),
             ]
-            with self._signals():
-                await self._stop.wait()
-                self._notifier.stopping()
-                self.cut = await drain(running, self._hurry, self._drain_deadline_s)
+            await self._stop.wait()
+            self._notifier.stopping()
+            self.cut = await drain(running, self._hurry, self._drain_deadline_s)
             for task in side_tasks:
                 task.cancel()
         finally:
@@ -264,13 +276,17 @@ class Application:
         while True:
             await self._hangup.wait()
             self._hangup.clear()
-            with contextlib.suppress(Refused):  # told in the log and in the metrics already
+            try:
                 await reloader.reload()
+            except Refused as refusal:
+                logger.debug("reload: %s", refusal)  # told line by line already
+            except Exception:
+                logger.exception("reload failed")
 
     @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        loop = self.running.loop
-        handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._hangup.set}
+    def _signals(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        stop = self._signalled
+        handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: self._hangup.set}
         taken = []
         for number, handler in handlers.items():
             # Only the main thread of the main interpreter gets signals; elsewhere (a test) `stop` is called directly.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from lbproxy.domain.address import Address, AddressError, ip_address, unix_address
 from lbproxy.proxy.options import ListenerOptions
-from lbproxy.proxy.sockets import open_listening
+from lbproxy.proxy.sockets import InheritedSocket, close_listening, open_listening
 from lbproxy.wire.local import port_holder
 
 logger = logging.getLogger("lbproxy.app")
@@ -62,10 +62,15 @@ def open_new(
         except OSError as error:
             errors.append(f"listener {options.name}: cannot bind {address}: {_explain(error, address)}")
     if errors:
-        for listening in opened.values():
-            listening.close()
+        close_all(opened)
         raise BindError(errors)
     return opened
+
+
+def close_all(opened: Mapping[Place, _socket.socket]) -> None:
+    """Undo `open_new`."""
+    for (_, address), listening in opened.items():
+        close_listening(listening, address)
 
 
 def _explain(error: OSError, address: Address) -> str:
@@ -90,7 +95,7 @@ def inherited_sockets(sockets: Iterable[tuple[str, socket.socket]]) -> Inherited
         except AddressError as error:
             logger.warning("inherited socket %r: %s; left alone", name, error)
             continue
-        raw = _socket.socket(inherited.family, inherited.type, inherited.proto, inherited.detach())
+        raw = InheritedSocket(inherited.family, inherited.type, inherited.proto, inherited.detach())
         raw.setblocking(False)
         found[address] = raw
     return found

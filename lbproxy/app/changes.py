@@ -6,7 +6,7 @@ import _socket
 import dataclasses
 import logging
 
-from lbproxy.app.binds import Inherited, Place, open_new, place
+from lbproxy.app.binds import Inherited, Place, close_all, open_new, place
 from lbproxy.app.running import Running
 from lbproxy.app.upstreams import Sources, Upstream
 from lbproxy.config.load import Loaded
@@ -98,6 +98,22 @@ def apply(running: Running, loaded: Loaded, sources: Sources, inherited: Inherit
         for address in listener.sockets
     }
     opened = open_new(configuration.listeners, bound, inherited)
+    try:
+        _apply(running, loaded, sources, bound, opened)
+    finally:
+        # What a defect has left over: nobody serves it.
+        served = {id(each) for listener in running.listeners.values() for each in listener.sockets.values()}
+        close_all({key: each for key, each in opened.items() if id(each) not in served})
+
+
+def _apply(
+    running: Running,
+    loaded: Loaded,
+    sources: Sources,
+    bound: dict[Place, Listener],
+    opened: dict[Place, _socket.socket],
+) -> None:
+    configuration = loaded.configuration
     running.loaded = with_what_stays(running.loaded, loaded)
     _apply_upstreams(running, configuration, sources)
     for name, options in configuration.listeners.items():
@@ -112,6 +128,9 @@ def apply(running: Running, loaded: Loaded, sources: Sources, inherited: Inherit
             listener.remove(address)
         if name not in configuration.listeners:
             listener.close()
+    # Which addresses are our own, and so loops as endpoints, is known only now.
+    for upstream in running.upstreams.values():
+        upstream.judge_again()
     running.forget_departed()
 
 

@@ -45,7 +45,8 @@ class Reloader:
             try:
                 return await self._reload()
             finally:
-                self._notifier.ready()
+                if not self._running.draining:
+                    self._notifier.ready()
 
     async def _reload(self) -> ReloadResult:
         running = self._running
@@ -53,6 +54,13 @@ class Reloader:
             loaded = await asyncio.to_thread(self._reread)
         except ConfigError as error:
             raise self._refused("invalid", error.errors) from error
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # a folder that cannot be entered, a thread that cannot be had
+            raise self._refused("failed", (f"the configuration cannot be read: {error}",)) from error
+        if running.draining:
+            raise Refused("draining: a configuration is no longer taken")
         before, after = running.loaded.configuration, loaded.configuration
         restart = changes.restart_needed(before, after)
         lines = changes.differences(before, after)
@@ -61,6 +69,10 @@ class Reloader:
                 changes.apply(running, loaded, self._sources, {})
             except BindError as error:
                 raise self._refused("failed", error.errors) from error
+            except Exception:
+                running.reloads["failed"] += 1
+                running.last_reload_successful = False
+                raise
             self._applied()
         result = ReloadResult(
             result="applied" if lines else "unchanged", changes=lines, restart_needed=restart

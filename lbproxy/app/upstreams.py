@@ -57,6 +57,7 @@ class Upstream:
         self.pool = Pool(options.pool, make_strategy)
         self.options = options
         self._sources = sources
+        self._following: object | None = None  # what the present source's reports are known by
         self._source: StaticSource | None = None
         self._task: asyncio.Task[None] | None = None
         self._complaints = Complaints(logger)
@@ -77,11 +78,18 @@ class Upstream:
         if self._source is None or options.endpoints != self.options.endpoints:
             known = self._source.known if self._source is not None else {}
             self.stop_following()
+            following = self._following = object()
+
+            def report(membership: Membership) -> None:
+                # A cancelled source may have one more answer on its way; it speaks for what is no longer configured.
+                if following is self._following:
+                    self._report(membership)
+
             self._source = StaticSource(
                 self.name,
                 options.endpoints,
                 sources.resolve,
-                self._report,
+                report,
                 self._failed,
                 sources.clock,
                 asyncio.sleep,
@@ -112,9 +120,15 @@ class Upstream:
 
     def stop_following(self) -> None:
         """End the source's task; what is known stays."""
+        self._following = None
         if self._task is not None:
             self._task.cancel()
             self._task = None
+
+    def judge_again(self) -> None:
+        """Our own addresses have changed: see again whether an endpoint is one of them."""
+        if self._source is not None:
+            self._report(self._source.initial())
 
     def _report(self, membership: Membership) -> None:
         refused = frozenset(m.address for m in membership.members if self._sources.is_own(m.address))

@@ -34,9 +34,9 @@ def read(paths: Sequence[str | Path]) -> yaml.Parsed:
 
 
 def _files(path: Path, problems: list[yaml.Problem]) -> Iterable[Path]:
-    if not path.is_dir():
-        return [path]
     try:
+        if not path.is_dir():
+            return [path]
         found = sorted(
             each for each in path.iterdir() if each.suffix in _SUFFIXES and not each.name.startswith(".")
         )

@@ -114,7 +114,11 @@ class Dialer:
                     self.complaints.say(logging.ERROR, f"socket {route.upstream}", message, self._now())
             else:
                 target = endpoint.sockaddr if address is endpoint.address else sockaddr(address)
-                failure = upstream.connect_ex(target)
+                try:
+                    failure = upstream.connect_ex(target)
+                except OSError as error:  # an IPv6 zone whose interface is gone is not even an address
+                    logger.debug("upstream %s: %s: %s", route.upstream, address, error)
+                    failure = errno.ENETUNREACH
                 if failure in {0, errno.EINPROGRESS}:
                     session.move(State.DIALING)
                     self._submit(session, client, upstream, endpoint)

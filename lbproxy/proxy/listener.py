@@ -21,7 +21,7 @@ from lbproxy.proxy.dialing import Dialer
 from lbproxy.proxy.options import ListenerOptions
 from lbproxy.proxy.routing import Route, is_mapped, original_destination
 from lbproxy.proxy.sessions import Session
-from lbproxy.proxy.sockets import bound_address, close_listening, leg_options, refuse, set_options
+from lbproxy.proxy.sockets import bound_address, close_listening, listening_options, refuse, set_options
 
 logger = logging.getLogger(__name__)
 
@@ -77,20 +77,24 @@ class Listener:
         self.closing = False
         self._rules = AddressRules(options)
         for address, listening in self.sockets.items():
-            if address.family != "unix":
-                set_options(listening, leg_options(options.tcp))
-            listening.listen(options.backlog)
+            self._prepare(address, listening)
         if self._listening or not self.sockets:
             return
         self._resume()
 
     def add(self, address: Address, listening: _socket.socket) -> None:
-        """Take over a bound socket and serve it."""
+        """Take over a bound socket and serve it. `configure` comes first."""
+        self._prepare(address, listening)
         self.sockets[address] = listening
         if self._listening:
             self._watch(listening)
         else:
             self._resume()
+
+    def _prepare(self, address: Address, listening: _socket.socket) -> None:
+        if address.family != "unix":
+            set_options(listening, listening_options(self.options.tcp))
+        listening.listen(self.options.backlog)
 
     @property
     def addresses(self) -> list[Address]:
@@ -195,6 +199,7 @@ class Listener:
             session = Session(dialer.sessions.next_id(), self, self.route, host, port, context)
             # A client that was reset in the backlog is still handed out by accept; it must not cost an upstream connection.
             gone = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            lost = self.route.transparent and not gone and not self._has_destination(context, client, port)
             self.active += 1
         except Exception:
             logger.exception("listener %s: a connection could not be admitted", self.name)
@@ -202,7 +207,7 @@ class Listener:
             return
         if gone:
             dialer.turn_down(session, client, EndReason.CLIENT_GONE, Phase.ACCEPT, gone)
-        elif self.route.transparent and not self._has_destination(context, client, port):
+        elif lost:
             dialer.turn_down(session, client, EndReason.NO_ENDPOINT, Phase.ROUTE, 0)
         else:
             dialer.begin(session, client)

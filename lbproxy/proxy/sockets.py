@@ -64,6 +64,19 @@ def leg_options(tcp: TcpOptions) -> tuple[SocketOption, ...]:
     return tuple(options)
 
 
+def listening_options(tcp: TcpOptions) -> tuple[SocketOption, ...]:
+    """As `leg_options`, and back to the kernel's own where nothing is set: the socket may carry what was set before. (A buffer's
+    size cannot be taken back.)"""
+    reset = [
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0),
+        (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0),
+    ]
+    wanted = leg_options(tcp)
+    named = {option[:2] for option in wanted}
+    return (*(option for option in reset if option[:2] not in named), *wanted)
+
+
 def open_listening(address: Address, tcp: TcpOptions, backlog: int, *, v6only: bool) -> _socket.socket:
     """A bound, listening, non-blocking socket; the caller owns it. Raises OSError.
 
@@ -138,9 +151,14 @@ def _unix_listeners(path: str) -> set[int] | None:
     return {int(row[6]) for row in rows if len(row) == 8 and row[7] == path and int(row[3], 16) & _ACCEPTS}
 
 
+class InheritedSocket(_socket.socket):
+    """A listening socket that a service manager owns, too: what it is bound to stays when we close our end."""
+
+
 def close_listening(listening: _socket.socket, address: Address) -> None:
     """Take over a listening socket and close it. A unix socket's file goes with it, unless another socket has taken the name."""
-    if address.family == "unix" and not address.host.startswith("@"):
+    ours = not isinstance(listening, InheritedSocket)
+    if ours and address.family == "unix" and not address.host.startswith("@"):
         inode = os.fstat(listening.fileno()).st_ino
         if _unix_listeners(address.host) == {inode}:
             with contextlib.suppress(FileNotFoundError):

@@ -146,7 +146,8 @@ class Flow:
             if source is self.downward:
                 self._upstream_answered(flags, now)
                 return
-            if flags & (EPOLLERR | EPOLLHUP):
+            # A unix client that has written and closed shows a hang-up without an error, where a TCP one shows its FIN.
+            if flags & EPOLLERR or (flags & EPOLLHUP and source.source.family != socket.AF_UNIX):
                 self.end(EndReason.CLIENT_GONE, kernel.take_error(source.source), now, reset=True)
                 return
             source.readable = bool(flags & ~EPOLLOUT)

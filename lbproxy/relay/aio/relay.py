@@ -290,17 +290,22 @@ class AsyncioRelay:
         while passes and self._turn() == TURN_EVENTS:
             passes -= 1
         now = self._clock()
-        for tick, session in self._deadlines.due(now, TURN_DEADLINES):
-            flow = self._flows.get(session)
-            if flow is None or flow.armed != tick:
-                continue
-            flow.armed = NEVER
-            limit = flow.limit()
-            if limit is None:
-                continue
-            at, reason = limit
-            if at <= now:
-                flow.expire(reason, now)
-            else:
-                self.look_at(flow, at, now)
-        self._set_timer(now)
+        try:
+            for tick, session in self._deadlines.due(now, TURN_DEADLINES):
+                self._look(tick, session, now)
+        finally:
+            self._set_timer(now)
+
+    def _look(self, tick: int, session: int, now: float) -> None:
+        flow = self._flows.get(session)
+        if flow is None or flow.armed != tick:
+            return
+        flow.armed = NEVER
+        limit = flow.limit()
+        if limit is None:
+            return
+        at, reason = limit
+        if at <= now:
+            flow.expire(reason, now)
+        else:
+            self.look_at(flow, at, now)
