@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from lbproxy.domain.address import ip_address
 from lbproxy.domain.errors import ConnectFailure
 from lbproxy.domain.membership import Member
 from lbproxy.domain.session import EndReason, Phase, Rejection
@@ -176,6 +177,18 @@ async def test_a_local_failure_is_never_held_against_the_endpoint() -> None:
         [endpoint] = rig.pool.endpoints()
         assert (endpoint.failure_streak, endpoint.connect_failures) == (0, {ConnectFailure.LOCAL: 1})
         assert up[b"a"].accepted == 0
+
+
+async def test_an_ipv6_zone_whose_interface_is_gone_is_an_endpoint_out_of_reach() -> None:
+    loop = asyncio.get_running_loop()
+    async with peers(b"ok") as up, running() as rig:
+        rig.start([ip_address("fe80::1%nowhere0", 80), address_of(up[b"ok"].listening)])
+        with rig.connect() as client:
+            client.shutdown(socket.SHUT_WR)
+            assert await receive_all(loop, client) == b"ok"
+        [ended] = await rig.until_ended(1)
+        assert ended.attempts == 2
+        assert rig.pool.endpoints()[0].connect_failures == {ConnectFailure.UNREACHABLE: 1}
 
 
 async def test_a_defect_in_one_session_ends_that_session_alone(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import errno
 import os
@@ -14,7 +15,7 @@ import pytest
 
 from lbproxy.domain.address import ip_address, unix_address
 from lbproxy.domain.session import EndReason, Phase, Rejection
-from lbproxy.proxy.options import ListenerOptions
+from lbproxy.proxy.options import ListenerOptions, TcpOptions
 from tests.proxy.rig import address_of, listening_socket, peers, receive, receive_all, running
 
 pytestmark = pytest.mark.both_loops
@@ -226,3 +227,28 @@ async def test_an_address_moves_to_another_listener_with_its_queue() -> None:
             [bind] = rig.listener.sockets
             rig.listener.add(bind, rig.listener.hand_over(bind))
             assert await receive(loop, client, 1) == b"a"
+
+
+async def test_options_that_are_no_longer_configured_go_back_to_the_kernels_own() -> None:
+    async with running() as rig:
+        set_ = TcpOptions(keepalive_s=60, user_timeout_s=3, notsent_lowat_bytes=4096)
+        rig.start([], ListenerOptions("in", (), "up", tcp=set_))
+        [listening] = rig.listener.sockets.values()
+        read = [
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+            (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT),
+        ]
+        assert [listening.getsockopt(*option) for option in read] == [1, 3000, 4096]
+        rig.listener.configure(ListenerOptions("in", (), "up", tcp=TcpOptions(keepalive_s=None)), rig.route)
+        assert [listening.getsockopt(*option) for option in read] == [0, 0, 0]
+
+
+async def test_a_socket_that_comes_from_elsewhere_gets_the_listeners_options() -> None:
+    async with running() as rig:
+        rig.start([])
+        made = _socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        made.bind(("127.0.0.1", 0))
+        rig.listener.add(ip_address("127.0.0.1", made.getsockname()[1]), made)
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

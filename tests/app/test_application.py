@@ -1,0 +1,137 @@
+"""The program in one process: reloads that go wrong, and drains that meet them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from lbproxy.app.application import Application
+from lbproxy.config.load import Loaded, load_text
+
+CONFIG = """
+runtime: {{drain_timeout: 0s}}
+admin: {{bind: "127.0.0.1:0"}}
+log: {{access: {{enabled: false}}}}
+listeners:
+  in: {{bind: "127.0.0.1:{listen}", upstream: up}}
+upstreams:
+  up: {{endpoints: ["127.0.0.1:{endpoint}"]}}
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+class Running:
+    """An application whose configuration text the test may change, and whose rereading it may hold up or break."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.on_read: Callable[[], None] = lambda: None
+        self.application = Application(self._read(), self._read, {})
+
+    def _read(self) -> Loaded:
+        if threading.current_thread() is not threading.main_thread():
+            self.on_read()
+        return load_text(self.text, "test", {})
+
+    @property
+    def reloads(self) -> dict[str, int]:
+        return self.application.running.reloads
+
+    async def reload(self, result: str) -> None:
+        """As SIGHUP asks for it; wait until it has come to this result."""
+        before = self.reloads[result]
+        self.application._hangup.set()
+        async with asyncio.timeout(10):
+            while self.reloads[result] == before:  # noqa: ASYNC110 - counters tell nobody
+                await asyncio.sleep(0)
+
+    @property
+    def eligible(self) -> list[str]:
+        return [
+            e.label for e in self.application.running.upstreams["up"].pool.endpoints() if not e.ineligible
+        ]
+
+
+@contextlib.asynccontextmanager
+async def running(text: str) -> AsyncIterator[Running]:
+    it = Running(text)
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(it.application.run(), name="application")
+        await it.application.started.wait()
+        yield it
+        it.application.stop()
+        await serving
+
+
+async def test_a_reload_that_breaks_in_any_way_is_told_and_the_program_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def no_entry() -> None:
+        raise PermissionError(13, "Permission denied")
+
+    async with running(CONFIG.format(listen=0, endpoint=1)) as it:
+        it.on_read = no_entry
+        await it.reload("failed")
+        it.on_read = lambda: None
+        await it.reload("unchanged")
+        assert it.eligible == ["127.0.0.1:1"]
+
+
+async def test_a_reload_on_its_way_does_not_reopen_what_a_drain_has_closed() -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        reading.set()
+        go_on.wait(10)
+
+    async with running(CONFIG.format(listen=0, endpoint=1)) as it:
+        it.on_read = slowly
+        it.text = CONFIG.format(listen=0, endpoint=2)
+        it.application._hangup.set()
+        await asyncio.to_thread(reading.wait, 10)
+        it.application.stop()
+        async with asyncio.timeout(10):
+            while not it.application.running.draining:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        go_on.set()
+    assert it.reloads["applied"] == 0
+    assert it.application.running.listeners["in"].state == "draining"
+
+
+async def test_loops_are_judged_by_the_listeners_that_a_reload_leaves_behind() -> None:
+    one, two = free_port(), free_port()
+    async with running(CONFIG.format(listen=one, endpoint=1)) as it:
+        it.text = CONFIG.format(listen=two, endpoint=one)
+        await it.reload("applied")
+        assert it.eligible == [f"127.0.0.1:{one}"]
+
+
+async def test_what_only_a_restart_changes_stays_and_is_said_each_time() -> None:
+    async with running(CONFIG.format(listen=0, endpoint=1)) as it:
+        it.text = CONFIG.format(listen=0, endpoint=2).replace("0s", "9s")
+        await it.reload("applied")
+        await it.reload("unchanged")
+        loaded = it.application.running.loaded
+        assert loaded.configuration.runtime.drain_timeout_s == 0
+        assert loaded.document["runtime"]["drain_timeout"] == "0s"
+        assert it.eligible == ["127.0.0.1:2"]
+
+
+async def test_only_a_second_signal_hurries_a_drain() -> None:
+    application = Application(load_text(CONFIG.format(listen=0, endpoint=1), "test", {}), lambda: None, {})  # type: ignore[arg-type,return-value]
+    application.stop(deadline_s=5.0)
+    application._signalled()
+    assert not application._hurry.is_set()
+    application._signalled()
+    assert application._hurry.is_set()
+    assert application._drain_deadline_s == 5.0
