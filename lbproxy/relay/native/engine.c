@@ -128,6 +128,13 @@ static void publish(struct thread *thread)
 
 /* A turn */
 
+/* A beat each: a turn may have very many sessions to look after, and is no hang for that. */
+static void enter(struct thread *thread, struct session *session)
+{
+    thread->current = session;
+    count_up(&thread->beats, 1);
+}
+
 static struct session *turned_round(struct session *list, size_t next)
 {
     struct session *turned = NULL;
@@ -154,13 +161,13 @@ static void take_orders(struct thread *thread)
     struct session *submitted = taken(&thread->submitted, offsetof(struct session, next_submitted));
     for (struct session *session = submitted; session != NULL; session = next) {
         next = session->next_submitted;
-        thread->current = session;
+        enter(thread, session);
         thread->live++;
         session_adopt(thread, session);
     }
     for (struct session *session = aborted; session != NULL; session = next) {
         next = session->next_aborted;
-        thread->current = session;
+        enter(thread, session);
         session_aborted(thread, session);
     }
 }
@@ -174,7 +181,7 @@ static void take_events(struct thread *thread, const struct epoll_event *events,
         struct session *session = session_at(thread->engine, (uint32_t)data >> 1);
         if (session == NULL || session->generation != (uint32_t)(data >> 32))
             continue;
-        thread->current = session;
+        enter(thread, session);
         session_event(thread, session, (int)(data & 1), events[at].events);
     }
 }
@@ -191,7 +198,7 @@ static void run_queued(struct thread *thread)
     while (!link_alone(&turn)) {
         struct session *session = OWNER_OF(turn.after, struct session, running);
         link_out(&session->running);
-        thread->current = session;
+        enter(thread, session);
         session_run(thread, session);
     }
 }
@@ -205,7 +212,7 @@ static void look_at_resets(struct thread *thread)
     for (struct link *at = thread->resetting.after; at != &thread->resetting; at = next) {
         next = at->after;
         struct session *session = OWNER_OF(at, struct session, resetting);
-        thread->current = session;
+        enter(thread, session);
         session_deliver(thread, session);
     }
 }
@@ -222,7 +229,7 @@ static void judge(struct thread *thread, bool full)
         struct session *session = wheel_due(&thread->wheel, thread->now);
         if (session == NULL)
             return;
-        thread->current = session;
+        enter(thread, session);
         session_judge(thread, session);
     }
 }
@@ -281,6 +288,7 @@ static void turn(struct thread *thread, int most)
     int count = wait_for_events(thread, events, most);
     thread->now = thread->calls->now();
     count_up(&thread->turns, 1);
+    count_up(&thread->beats, 1);
     take_events(thread, events, count);
     run_queued(thread);
     look_at_resets(thread);

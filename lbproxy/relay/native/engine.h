@@ -14,6 +14,9 @@
 
 enum { ENGINE_MAX_THREADS = 64 };
 
+/* The longest limit: 292 years, so that the nanoseconds of one never wrap. */
+#define ENGINE_MAX_LIMIT_MS (UINT64_C(9223372036854775807) / 1000000)
+
 /* Why a session ended. An abort brings its caller's own number, REASON_OF_ABORT or more. */
 enum reason {
     REASON_CLIENT_EOF,
@@ -49,7 +52,7 @@ struct engine_submit {
     uint64_t session;
     int client, upstream;
     bool client_unix, upstream_unix;
-    uint32_t connect_timeout_ms, idle_timeout_ms, half_close_timeout_ms, max_duration_ms;
+    uint64_t connect_timeout_ms, idle_timeout_ms, half_close_timeout_ms, max_duration_ms; /* at most ENGINE_MAX_LIMIT_MS */
     uint32_t slot;
     const void *first_bytes;
     size_t first_size;

@@ -103,7 +103,9 @@ static PyObject *method_submit(PyObject *object, PyObject *const *args, Py_ssize
 {
     Engine *self = (Engine *)object;
     int64_t numbers[9];
-    static const uint64_t most[9] = {INT32_MAX, INT32_MAX, 1, 1, UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX};
+    static const uint64_t most[9] = {
+        INT32_MAX, INT32_MAX, 1, 1, ENGINE_MAX_LIMIT_MS, ENGINE_MAX_LIMIT_MS, ENGINE_MAX_LIMIT_MS, ENGINE_MAX_LIMIT_MS,
+        UINT32_MAX};
     if (!counted("submit", count, 12))
         return NULL;
     uint64_t session = PyLong_AsUnsignedLongLong(args[0]);
@@ -124,10 +126,10 @@ static PyObject *method_submit(PyObject *object, PyObject *const *args, Py_ssize
         .upstream = (int)numbers[1],
         .client_unix = numbers[2],
         .upstream_unix = numbers[3],
-        .connect_timeout_ms = (uint32_t)numbers[4],
-        .idle_timeout_ms = (uint32_t)numbers[5],
-        .half_close_timeout_ms = (uint32_t)numbers[6],
-        .max_duration_ms = (uint32_t)numbers[7],
+        .connect_timeout_ms = (uint64_t)numbers[4],
+        .idle_timeout_ms = (uint64_t)numbers[5],
+        .half_close_timeout_ms = (uint64_t)numbers[6],
+        .max_duration_ms = (uint64_t)numbers[7],
         .slot = (uint32_t)numbers[8],
         .first_bytes = first,
         .first_size = (size_t)first_size,

@@ -179,13 +179,13 @@ void session_kill(struct thread *thread, struct session *session)
 
 /* Limits */
 
-static void look_at(struct thread *thread, struct session *session, uint64_t from, uint32_t limit_ms)
+static void look_at(struct thread *thread, struct session *session, uint64_t from, uint64_t limit_ms)
 {
     if (limit_ms)
         wheel_add(&thread->wheel, session, from + limit_ms * MILLISECOND);
 }
 
-static void sooner(uint64_t *least, int *reason, uint64_t from, uint32_t limit_ms, int limit_reason)
+static void sooner(uint64_t *least, int *reason, uint64_t from, uint64_t limit_ms, int limit_reason)
 {
     if (limit_ms && from + limit_ms * MILLISECOND < *least) {
         *least = from + limit_ms * MILLISECOND;
@@ -415,7 +415,7 @@ static void fail(struct thread *thread, struct session *session, int side, int e
     session->reset_error = error;
     session->reset_progress_at = thread->now;
     session->reset_left = UINT64_MAX;
-    uint32_t limit_ms = session->half_close_timeout_ms;
+    uint64_t limit_ms = session->half_close_timeout_ms;
     session->reset_until = limit_ms ? thread->now + limit_ms * MILLISECOND : NEVER;
     half->flags |= THOROUGH | (half->flags & FINISHED ? 0 : READABLE);
     session_deliver(thread, session);

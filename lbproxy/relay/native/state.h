@@ -145,7 +145,7 @@ struct session {
     bool abort_reset;
     atomic_uchar claim;
     atomic_uchar phase;
-    uint32_t connect_timeout_ms, idle_timeout_ms, half_close_timeout_ms, max_duration_ms;
+    uint64_t connect_timeout_ms, idle_timeout_ms, half_close_timeout_ms, max_duration_ms;
     uint32_t slot, first_size;
     char *first_bytes;
     struct thread *thread;
@@ -202,7 +202,7 @@ struct thread {
     _Atomic(struct notice *) notices;
     alignas(CACHE_LINE) atomic_bool asleep;
     /* Written by the thread, read by all */
-    alignas(CACHE_LINE) _Atomic uint64_t turns;
+    alignas(CACHE_LINE) _Atomic uint64_t turns, beats; /* a beat is a turn begun, or a session looked after in it */
     _Atomic uint64_t connected, ended, pending, yields, pipes_open, pipes_taken, pipes_refused, spliced, copied;
     _Atomic(struct counter *) counters[SLOT_CHUNKS];
 };

@@ -1,5 +1,6 @@
-/* A thread that looks after the relay threads. It counts, it does not time: a look finds a thread asleep, or its turns grown, or else
- * a beat missed. So a pause of the whole process (a debugger, a suspended machine) misses one beat at most, however long it was.
+/* A thread that looks after the relay threads. It counts, it does not time: a look finds a thread asleep, or its beats grown, or else
+ * a beat missed. So a pause of the whole process (a suspended machine) misses one beat at most, however long it was; and a look that
+ * comes late itself counts nothing, so many short pauses miss none. While a debugger is attached nobody is ended.
  * A thread that missed too many in a row hangs in one session for ever, and with it all the others it serves: what is known is
  * written to stderr and the process ends, in that thread, for its supervisor to start it anew and for the core to show where.
  */
@@ -7,6 +8,7 @@
 #include "state.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,9 +21,30 @@ struct watchdog {
     pthread_cond_t stop;
     bool stopping;
     struct engine *engine;
-    uint64_t turns[ENGINE_MAX_THREADS];
+    uint64_t beats[ENGINE_MAX_THREADS];
     unsigned missed[ENGINE_MAX_THREADS];
 };
+
+static int64_t milliseconds_after(const struct timespec *then)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)(now.tv_sec - then->tv_sec) * 1000 + (now.tv_nsec - then->tv_nsec) / 1000000;
+}
+
+static bool is_traced(void)
+{
+    char line[128];
+    int tracer = 0;
+    FILE *status = fopen("/proc/self/status", "re");
+    if (status == NULL)
+        return false;
+    while (tracer == 0 && fgets(line, sizeof line, status) != NULL)
+        if (sscanf(line, "TracerPid: %d", &tracer) == 1)
+            break;
+    fclose(status);
+    return tracer != 0;
+}
 
 static const char *const state_names[] = {"free", "submitted", "connecting", "relaying", "resetting", "ended"};
 
@@ -42,22 +65,25 @@ static void report(const struct thread *thread, unsigned missed)
             "lbproxy: it hangs in session %llu (%s, client fd %d flags %#x, upstream fd %d flags %#x)\n",
             (unsigned long long)session->id, state_names[session->state % 6], session->half[UPWARD].source,
             session->half[UPWARD].flags, session->half[DOWNWARD].source, session->half[DOWNWARD].flags);
-    if (size > 0) {
+    struct pollfd errors = {.fd = 2, .events = POLLOUT};
+    /* A full pipe must not keep the process alive. */
+    if (size > 0 && poll(&errors, 1, 0) == 1 && errors.revents & POLLOUT) {
         ssize_t written = thread->calls->write(2, text, (size_t)size < sizeof text ? (size_t)size : sizeof text - 1);
         (void)written;
     }
 }
 
-static void look(struct watchdog *watchdog)
+/* `paused`: this look is late itself, so the process stood still. */
+static void look(struct watchdog *watchdog, bool paused)
 {
     struct engine *engine = watchdog->engine;
     for (unsigned at = 0; at < engine->threads; at++) {
         struct thread *thread = engine->thread[at];
-        uint64_t turns = count_of(&thread->turns);
-        bool beats = atomic_load(&thread->asleep) || turns != watchdog->turns[at];
-        watchdog->turns[at] = turns;
-        watchdog->missed[at] = beats ? 0 : watchdog->missed[at] + 1;
-        if (watchdog->missed[at] < engine->options.missed_beats)
+        uint64_t beats = count_of(&thread->beats);
+        bool alive = paused || atomic_load(&thread->asleep) || beats != watchdog->beats[at];
+        watchdog->beats[at] = beats;
+        watchdog->missed[at] = alive ? 0 : watchdog->missed[at] + 1;
+        if (watchdog->missed[at] < engine->options.missed_beats || is_traced())
             continue;
         report(thread, watchdog->missed[at]);
         pthread_kill(thread->id, SIGABRT);
@@ -83,7 +109,7 @@ static void *watch(void *argument)
             until.tv_nsec -= 1000000000L;
         }
         if (pthread_cond_timedwait(&watchdog->stop, &watchdog->mutex, &until) == ETIMEDOUT)
-            look(watchdog);
+            look(watchdog, milliseconds_after(&until) > beat_ms / 2);
     }
     pthread_mutex_unlock(&watchdog->mutex);
     return NULL;

@@ -31,6 +31,23 @@ async def test_idle_session_is_closed_with_a_fin(rig: Rig, legs: Legs) -> None:
     assert await session.upstream.receive_all() == b""
 
 
+async def test_limits_of_ten_years_are_taken(rig: Rig) -> None:
+    """The longest that the configuration allows."""
+    years_ms = 10 * 365 * 24 * 3600 * 1000
+    session = rig.open(
+        connect_timeout_ms=years_ms,
+        idle_timeout_ms=years_ms,
+        half_close_timeout_ms=years_ms,
+        max_duration_ms=years_ms,
+    )
+    await session.client.send(b"hello")
+    assert await session.upstream.receive_exactly(5)
+    session.client.close()
+    assert await session.upstream.receive_all() == b""
+    session.upstream.close()
+    await rig.ended(session, EndReason.CLIENT_EOF)
+
+
 async def test_idle_limit_is_met_without_other_work(rig: Rig) -> None:
     """F1: the case's own bound, 200 to 400 ms, met by one of several tries (a busy machine may spoil some)."""
     took = []
