@@ -4,6 +4,7 @@ from typing import Self, TypeAlias
 
 REASONS: tuple[str, ...]
 REASON_OF_ABORT: int
+MAX_THREADS: int
 
 _Connected: TypeAlias = tuple[int, float]
 # session, reason, phase, sent, received, connect_s, first_byte_s, total_s, errno, client or -1, whether the upstream is a unix socket

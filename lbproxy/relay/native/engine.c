@@ -35,6 +35,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define WAKE_EVENT UINT64_MAX
 
@@ -409,6 +410,7 @@ struct engine *engine_start(const struct engine_options *options, const struct c
     memset(engine, 0, sizeof *engine);
     engine->options = *options;
     engine->calls = calls;
+    engine->process = getpid();
     engine->wake = calls->eventfd();
     int error = engine->wake == -1 ? errno : 0;
     while (!error && engine->threads < (options->threads ? options->threads : 1)) {
@@ -444,6 +446,8 @@ void engine_stop(struct engine *engine)
     if (engine->stopped)
         return;
     engine->stopped = true;
+    if (engine->process != getpid())
+        return;
     watchdog_stop(engine);
     atomic_store(&engine->stopping, true);
     for (unsigned at = 0; at < engine->threads; at++) {
@@ -474,6 +478,8 @@ void engine_stop(struct engine *engine)
 void engine_free(struct engine *engine)
 {
     engine_stop(engine);
+    if (engine->process != getpid())
+        return; /* the memory is as the threads left it at the fork; the descriptors are the parent's, too */
     for (unsigned at = 0; at < engine->threads; at++)
         thread_free(engine->thread[at]);
     for (uint32_t at = 0; at < engine->chunks; at++)

@@ -92,10 +92,11 @@ struct engine;
 struct engine *engine_start(const struct engine_options *options, const struct calls *calls);
 
 /* Ends the threads, then every session (reset, REASON_KILLED), and closes every descriptor but those given back. What is left is
- * memory: events can still be fetched, counters and totals read. Idempotent. */
+ * memory: events can still be fetched, counters and totals read. Idempotent. In a forked child it
+ * only refuses further work: threads and descriptors are the parent's. */
 void engine_stop(struct engine *engine);
 
-/* Frees everything; stops first. */
+/* Frees everything; stops first. Nothing in a forked child. */
 void engine_free(struct engine *engine);
 
 /* The descriptor that becomes readable when there are events. */

@@ -167,7 +167,7 @@ static PyObject *method_abort(PyObject *object, PyObject *const *args, Py_ssize_
 /* Seconds, or None for -1. */
 static PyObject *seconds(int64_t ns)
 {
-    if (ns < 0)
+    if (ns == -1)
         Py_RETURN_NONE;
     return PyFloat_FromDouble((double)ns / 1e9);
 }
@@ -328,7 +328,8 @@ static int module_exec(PyObject *module)
         return -1;
     }
     Py_DECREF(names);
-    if (PyModule_AddIntConstant(module, "REASON_OF_ABORT", REASON_OF_ABORT) == -1)
+    if (PyModule_AddIntConstant(module, "REASON_OF_ABORT", REASON_OF_ABORT) == -1 ||
+        PyModule_AddIntConstant(module, "MAX_THREADS", ENGINE_MAX_THREADS) == -1)
         return -1;
     PyObject *type = PyType_FromModuleAndSpec(module, &engine_spec, NULL);
     if (type == NULL)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _socket
 import asyncio
 import errno
+import logging
 import os
 import resource
 import socket
@@ -37,6 +38,8 @@ except ImportError as failure:
 else:
     _missing = None
 
+logger = logging.getLogger("lbproxy.relay")
+
 CONNECTED_DELAY_MS: Final = 5
 """How long a mere Connected waits for company: most short sessions end before, and wake the loop once instead of twice."""
 
@@ -53,8 +56,11 @@ def available() -> str | None:
     return _missing
 
 
-def _default_threads() -> int:
-    return max(1, len(os.sched_getaffinity(0)))
+def _threads(wanted: int | None) -> int:
+    """How many threads to start: one a CPU this process may use unless told otherwise, and at most what an engine takes."""
+    if wanted is not None and wanted > _engine.MAX_THREADS:
+        logger.warning("the native relay runs %d threads, the most it can, not %d", _engine.MAX_THREADS, wanted)
+    return min(_engine.MAX_THREADS, wanted or len(os.sched_getaffinity(0)))
 
 
 def _pipes(threads: int) -> int:
@@ -73,7 +79,8 @@ def _local_ports() -> tuple[int, int]:
 
 
 class NativeRelay:
-    """The relay in C threads (see `lbproxy.relay.contract.Relay`). `threads` None means one a CPU this process may use.
+    """The relay in C threads (see `lbproxy.relay.contract.Relay`). `threads` None means one a CPU this process may use;
+    more than an engine takes (64) are cut to that.
 
     Raises OSError if the engine cannot start (no descriptors, no threads). Only to be made where `available()` is None.
     """
@@ -83,7 +90,7 @@ class NativeRelay:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, on_events: EventsCallback, threads: int | None = None
     ) -> None:
-        threads = threads or _default_threads()
+        threads = _threads(threads)
         first_port, last_port = _local_ports()
         self._loop = loop
         self._on_events = on_events

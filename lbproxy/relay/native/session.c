@@ -150,7 +150,8 @@ static void finish(struct thread *thread, struct session *session, int reason, i
     session->reason = reason;
     session->error = error;
     session->given_back = give_back ? client : -1;
-    session->ended_at = thread->now;
+    /* Submitted and ended within one turn, it is younger than the turn's clock. */
+    session->ended_at = thread->now > session->started_at ? thread->now : session->started_at;
     if (aborted)
         return; /* `session_aborted` posts it: until then the session stands in the list of aborts */
     count_up(&thread->ended, 1);
@@ -305,6 +306,17 @@ static void upstream_answered(struct thread *thread, struct session *session, ui
         advance(thread, session, UPWARD);
     if (session->state == STATE_RELAYING && downward->flags & READABLE)
         advance(thread, session, DOWNWARD);
+}
+
+/* A unix client that wrote and closed hangs up without an error: what it wrote can still be read. */
+static void client_spoke(struct thread *thread, struct session *session, uint32_t flags)
+{
+    struct half *upward = &session->half[UPWARD];
+    int error = flags & (EPOLLERR | EPOLLHUP) ? take_error(thread, upward->source) : 0;
+    if (error || (flags & (EPOLLERR | EPOLLHUP) && !(upward->flags & OF_UNIX)))
+        end(thread, session, REASON_CLIENT_GONE, error, true);
+    else
+        note(upward, flags);
 }
 
 /* Relaying */
@@ -477,10 +489,8 @@ void session_event(struct thread *thread, struct session *session, int side, uin
     case STATE_CONNECTING:
         if (side == DOWNWARD)
             upstream_answered(thread, session, flags);
-        else if (flags & (EPOLLERR | EPOLLHUP))
-            end(thread, session, REASON_CLIENT_GONE, take_error(thread, session->half[UPWARD].source), true);
         else
-            note(&session->half[UPWARD], flags);
+            client_spoke(thread, session, flags);
         break;
     case STATE_RELAYING:
         react(thread, session, side, flags);

@@ -212,6 +212,7 @@ struct engine {
     const struct calls *calls;
     int wake;
     atomic_bool stopping;
+    pid_t process; /* whose threads these are: a forked child has none of them */
     bool stopped;
     unsigned threads; /* at least one, started or not */
     unsigned next_thread;

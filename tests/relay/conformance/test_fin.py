@@ -63,6 +63,21 @@ async def test_data_and_fin_before_the_session_is_submitted(rig: Rig, legs: Legs
     await rig.ended(number, EndReason.CLIENT_EOF)
 
 
+@pytest.mark.parametrize("legs", [LEGS["unix-tcp"], LEGS["unix"]], ids=["unix-tcp", "unix"])
+async def test_unix_client_that_writes_and_closes_is_heard_out(rig: Rig, legs: Legs) -> None:
+    """A hang-up while the upstream is still being dialled is an end of the stream there, no loss."""
+    client, client_end = rig.client(legs[0])
+    await client.send(b"fourteen bytes")
+    client.close()
+    listener = rig.listener(legs[1])
+    number = rig.submit(client_end, bare(listener.dial()))
+    upstream = rig.keep(listener.accept())
+    assert await upstream.receive_all() == b"fourteen bytes"
+    upstream.close()
+    outcome = await rig.ended(number, EndReason.CLIENT_EOF)
+    assert outcome.sent_bytes == 14
+
+
 @pytest.mark.parametrize("from_client", [False, True], ids=["B4", "B5"])
 @pytest.mark.parametrize("legs", [TCP, LEGS["unix"]], ids=["tcp", "unix"])
 async def test_fin_is_forwarded_only_after_buffered_bytes(rig: Rig, legs: Legs, from_client: bool) -> None:

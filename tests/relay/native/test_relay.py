@@ -49,11 +49,16 @@ async def test_sessions_are_spread_over_the_threads(tmp_path: Path) -> None:
         assert [thread["connected"] for thread in relay_of(rig).thread_statistics()] == [2, 2, 2]
 
 
-def test_threads_that_cannot_be(tmp_path: Path) -> None:
-    loop = asyncio.new_event_loop()
-    with pytest.raises(OSError, match="Invalid argument"):
-        NativeRelay(loop, lambda _: None, threads=1000)
-    loop.close()
+async def test_more_threads_than_an_engine_takes_are_cut_to_that(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(128))
+    for threads, warnings in (None, 0), (1000, 1):
+        relay = NativeRelay(loop, lambda _: None, threads=threads)
+        assert len(relay.thread_statistics()) == 64
+        assert len(caplog.records) == warnings
+        relay.close()
 
 
 async def test_bulk_is_spliced_and_chatter_is_copied(rig: Rig) -> None:
@@ -129,6 +134,27 @@ async def test_abort_that_said_true_decides_the_reason(rig: Rig) -> None:
         aborted = rig.relay.abort(session.number, EndReason.DRAINED, reset=False)
         outcome = await rig.outcome(session)
         assert (outcome.reason is EndReason.DRAINED) is aborted
+
+
+FORKED = """
+import asyncio, os
+from lbproxy.relay.native.relay import NativeRelay
+
+loop = asyncio.new_event_loop()
+relay = NativeRelay(loop, lambda _: None, threads=2)
+pid = os.fork()
+if pid == 0:
+    relay._engine.stop()
+    del relay._engine, relay._submit
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+relay.close()
+"""
+
+
+def test_forked_child_lets_go_of_the_engine() -> None:
+    """The threads are not there in the child: to wait for them would be for ever."""
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=20)
 
 
 STOPPED = """
