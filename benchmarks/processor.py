@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,18 +24,37 @@ class Times:
 
 def process_times(pid: int) -> Times:
     """What the process and its descendants have used so far."""
-    whole = sum(sum(_user_and_system(Path(f"/proc/{each}/stat"))) for each in _family(pid))
+    whole = sum(sum(_user_and_system(Path(f"/proc/{each}/stat"))) for each in family(pid))
     return Times(whole, _user_and_system(Path(f"/proc/{pid}/task/{pid}/stat"))[0])
+
+
+def family_s(pids: Iterable[int]) -> float:
+    """What all threads that now live in these processes and their descendants have used so far, to the nanosecond."""
+    return sum(
+        int(task.read_text().split()[0]) * 1e-9
+        for pid in pids
+        for each in family(pid)
+        for task in Path(f"/proc/{each}/task").glob("*/schedstat")
+    )
 
 
 def core_busy_s(core: int) -> float:
     """How long the core has been doing anything at all for anybody, or was taken away by the hypervisor."""
+    return _busy_s(f"cpu{core}", steal=True)
+
+
+def machine_busy_s() -> float:
+    """How long all cores together have been doing anything for anybody."""
+    return _busy_s("cpu", steal=False)
+
+
+def _busy_s(wanted: str, *, steal: bool) -> float:
     for line in Path("/proc/stat").read_text().splitlines():
         name, *fields = line.split()
-        if name == f"cpu{core}":
-            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
-            return (user + nice + system + irq + softirq + steal) * TICK_S
-    raise LookupError(f"no core {core}")
+        if name == wanted:
+            user, nice, system, _idle, _iowait, irq, softirq, stolen = map(int, fields[:8])
+            return (user + nice + system + irq + softirq + stolen * steal) * TICK_S
+    raise LookupError(f"no {wanted}")
 
 
 def two_cores() -> tuple[int, int]:
@@ -45,12 +65,8 @@ def two_cores() -> tuple[int, int]:
     return cores[0], cores[1]
 
 
-def _user_and_system(stat: Path) -> tuple[float, float]:
-    fields = stat.read_text().rpartition(")")[2].split()
-    return int(fields[11]) * TICK_S, int(fields[12]) * TICK_S
-
-
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
+    """The process and all its descendants."""
     children: dict[int, list[int]] = {}
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
@@ -59,7 +75,12 @@ def _family(pid: int) -> list[int]:
             except OSError:  # it has just ended
                 continue
             children.setdefault(parent, []).append(int(process.name))
-    family = [pid]
-    for each in family:
-        family += children.get(each, [])
-    return family
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found
+
+
+def _user_and_system(stat: Path) -> tuple[float, float]:
+    fields = stat.read_text().rpartition(")")[2].split()
+    return int(fields[11]) * TICK_S, int(fields[12]) * TICK_S
