@@ -59,7 +59,9 @@ def available() -> str | None:
 def _threads(wanted: int | None) -> int:
     """How many threads to start: one a CPU this process may use unless told otherwise, and at most what an engine takes."""
     if wanted is not None and wanted > _engine.MAX_THREADS:
-        logger.warning("the native relay runs %d threads, the most it can, not %d", _engine.MAX_THREADS, wanted)
+        logger.warning(
+            "the native relay runs %d threads, the most it can, not %d", _engine.MAX_THREADS, wanted
+        )
     return min(_engine.MAX_THREADS, wanted or len(os.sched_getaffinity(0)))
 
 
