@@ -2,6 +2,7 @@
  *
  *   driver SEED COUNT     runs COUNT random histories from SEED on
  *   driver --pause        a long pause ends nobody whose bytes came in time
+ *   driver --busy         a turn with very many sessions is no hang
  *   driver --stall        a thread that hangs is reported and ends the process (it does so with SIGABRT)
  *
  * Compiled with -DFUZZ it is a libFuzzer target: the input is the history's choices. Beside what pretend.h checks it holds the engine to
@@ -259,6 +260,38 @@ static ssize_t endless_recv(int fd, void *to, size_t size, int flags)
     return -1;
 }
 
+static ssize_t slow_recv(int fd, void *to, size_t size, int flags)
+{
+    struct timespec pause = {.tv_nsec = 10000000};
+    nanosleep(&pause, NULL);
+    return recv(fd, to, size, flags);
+}
+
+static void busy_case(void)
+{
+    struct calls calls = kernel_calls;
+    struct engine_options options = {.threads = 1, .last_port = 65535, .beat_ms = 50, .missed_beats = 5};
+    struct timespec pause = {.tv_nsec = 800000000};
+    struct engine_submit limits = {.client_unix = true, .upstream_unix = true};
+    uint64_t handle;
+    calls.recv = slow_recv;
+    struct engine *engine = engine_start(&options, &calls);
+    if (engine == NULL || engine_open_slot(engine, &limits.slot))
+        exit(3);
+    for (int number = 0; number < 60; number++) {
+        int client[2], upstream[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM, 0, client) || socketpair(AF_UNIX, SOCK_STREAM, 0, upstream) ||
+            write(client[1], "x", 1) != 1)
+            exit(3);
+        limits.client = client[0];
+        limits.upstream = upstream[0];
+        engine_submit(engine, &limits, &handle);
+    }
+    engine_flush(engine);
+    nanosleep(&pause, NULL);
+    engine_free(engine);
+}
+
 static void stall_case(void)
 {
     struct calls calls = kernel_calls;
@@ -299,6 +332,10 @@ int main(int count, char **arguments)
 {
     if (count == 2 && strcmp(arguments[1], "--stall") == 0)
         stall_case();
+    if (count == 2 && strcmp(arguments[1], "--busy") == 0) {
+        busy_case();
+        return 0;
+    }
     if (count == 2 && strcmp(arguments[1], "--pause") == 0) {
         pause_case();
         return 0;

@@ -55,6 +55,11 @@ def test_long_pause_ends_nobody_whose_bytes_came_in_time(driver: Path) -> None:
     assert heard > 50
 
 
+def test_turn_with_very_many_sessions_is_no_hang(driver: Path) -> None:
+    result = run(driver, "--busy")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_thread_that_hangs_is_reported_and_ends_the_process(driver: Path) -> None:
     result = run(driver, "--stall")
     assert result.returncode == -signal.SIGABRT
