@@ -106,15 +106,18 @@ def test_taken_ports_are_replaced_and_said(tmp_path: Path) -> None:
         with contextlib.suppress(OSError):  # somebody else on this machine holds it: as good
             holder.bind((HOST, port))
             holder.listen()
+    demo: Demo | None = None
     try:
         demo = Demo(tmp_path)
         assert demo.process.stdout is not None
-        with demo.process, demo.process.stdout:
+        with demo.process.stdout:
             assert {demo.proxy, demo.admin}.isdisjoint({PROXY_PORT, ADMIN_PORT})
             assert demo.text.count("is taken") == 2
             assert "--admin" in demo.text
             assert demo.get(demo.proxy, "/").startswith("hello from")
             assert demo.stop(signal.SIGTERM) == 0
     finally:
+        if demo is not None and demo.process.poll() is None:
+            demo.process.kill()
         for holder in taken:
             holder.close()
