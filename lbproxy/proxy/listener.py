@@ -31,6 +31,7 @@ ACCEPT_BATCH: Final = (
 OVERLOAD_PAUSE_S: Final = (
     0.1  # as trio and HAProxy: long enough not to spin, short enough not to be felt as an outage
 )
+_LONGEST_QUEUE: Final = 65536  # somaxconn is 16 bits in practice; a bound on errors that never pass
 _OVERLOAD: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # accept(2): a client that has already gone, or a network error pending on its socket; the next one may be well.
 _PASSING: Final = frozenset(
@@ -265,7 +266,9 @@ class Listener:
     def _empty_queue(self, listening: _socket.socket) -> None:
         """Closing a listening socket resets what its queue holds, so serve that first, up to the limits."""
         accept = listening._accept  # type: ignore[attr-defined]  # noqa: SLF001
-        while self.active < self.options.max_connections and self._capacity.active < self._capacity.limit:
+        for _ in range(_LONGEST_QUEUE):
+            if self.active >= self.options.max_connections or self._capacity.active >= self._capacity.limit:
+                return
             try:
                 fd, peer = accept()
             except OSError as error:
