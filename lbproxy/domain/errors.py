@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from lbproxy.domain.address import Address, Family
+from lbproxy.domain.address import Family
 from lbproxy.domain.session import EndReason
 
 
@@ -81,16 +81,6 @@ def local_cause(error: int) -> DialCause:
     capability for it, a source address that is not ours, no descriptors)."""
     cause = _CAUSES.get(error, _OURS)
     return cause if cause.failure is ConnectFailure.LOCAL else _OURS
-
-
-class DialError(Exception):
-    """A dial that failed: whom it concerns, the errno behind it, and whether another try makes sense."""
-
-    def __init__(self, endpoint: Address, cause: int, *, retryable: bool) -> None:
-        super().__init__(f"{endpoint}: {errno.errorcode.get(cause, cause)}")
-        self.endpoint = endpoint
-        self.cause = cause
-        self.retryable = retryable
 
 
 class ResolveError(Exception):

@@ -11,6 +11,7 @@ import errno
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -60,7 +61,8 @@ class Dialer:
         self.rng = rng
         self.log = log
         self.complaints = Complaints(logger)
-        self.own_dials: set[tuple[str, int]] = set()
+        # Our ends of live original_dst dials, counted: two dials to different places may share a local port.
+        self.own_dials: Counter[tuple[str, int]] = Counter()
         self._loop = loop
         self.clock = clock
         self._now = clock
@@ -141,7 +143,7 @@ class Dialer:
         if route.transparent:
             name = upstream.getsockname()
             session.dialled_from = (name[0], name[1])
-            self.own_dials.add(session.dialled_from)
+            self.own_dials[session.dialled_from] += 1
         try:
             self._relay.submit(session.id, client, upstream, options)
         except OSError as error:
@@ -290,7 +292,9 @@ class Dialer:
 
     def _forget_dial(self, session: Session) -> None:
         if session.dialled_from is not None:
-            self.own_dials.discard(session.dialled_from)
+            self.own_dials[session.dialled_from] -= 1
+            if not self.own_dials[session.dialled_from]:
+                del self.own_dials[session.dialled_from]
             session.dialled_from = None
 
     def _end(self, session: Session, outcome: Outcome) -> None:

@@ -6,14 +6,9 @@ The sockets are made inside a network namespace; the relay and the test stay whe
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
 import random
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -24,30 +19,6 @@ from tests.relay.scale import scaled
 from tests.servers.netns import Namespace
 
 pytestmark = pytest.mark.both_loops
-
-CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _enter(network: int) -> None:
-    if _libc.setns(network, CLONE_NEWNET) != 0:  # os.setns comes with Python 3.12
-        raise OSError(ctypes.get_errno(), "setns")
-
-
-@contextmanager
-def inside(netns: Namespace) -> Iterator[None]:
-    """Sockets made by this thread belong to the namespace."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    there = os.open(Path("/run/netns", netns.name), os.O_RDONLY)
-    try:
-        _enter(there)
-        try:
-            yield
-        finally:
-            _enter(home)
-    finally:
-        os.close(there)
-        os.close(home)
 
 
 def resets_sent(netns: Namespace) -> int:
@@ -62,7 +33,7 @@ async def test_clean_ends_send_no_reset(rig: Rig, netns: Namespace) -> None:
     """C11 and B6, scaled from 1,000 to 150 connections: each order of ends there is"""
     before = resets_sent(netns)
     for number in range(scaled(1000, 150)):
-        with inside(netns):
+        with netns.inside():
             session = rig.open(idle_timeout_ms=60_000)
         await session.client.send(b"request")
         assert await session.upstream.receive_exactly(7) == b"request"
@@ -86,7 +57,7 @@ async def test_clean_ends_send_no_reset(rig: Rig, netns: Namespace) -> None:
 async def test_idle_end_sends_no_reset(rig: Rig, netns: Namespace) -> None:
     """C11 for an end of the relay's own"""
     before = resets_sent(netns)
-    with inside(netns):
+    with netns.inside():
         session = rig.open(idle_timeout_ms=100)
     await session.client.send(b"request")
     assert await session.upstream.receive_exactly(7) == b"request"
@@ -98,7 +69,7 @@ async def test_idle_end_sends_no_reset(rig: Rig, netns: Namespace) -> None:
 
 async def test_forged_reset_outside_the_window_changes_nothing(rig: Rig, netns: Namespace) -> None:
     """C12: the kernel drops it; the relay must not make more of the event than there is"""
-    with inside(netns):
+    with netns.inside():
         session = rig.open()
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     await session.client.send(b"before")
@@ -136,7 +107,7 @@ def forged_reset(victim: socket.socket, sequence: int) -> bytes:
 
 async def test_forged_reset_with_the_right_number_would_count(rig: Rig, netns: Namespace) -> None:
     """C12's own check: the forgery is a packet that the kernel understands, so the case above can fail."""
-    with inside(netns):
+    with netns.inside():
         session = rig.open()
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     await rig.connected(session)
@@ -162,7 +133,7 @@ async def test_bytes_that_are_never_acknowledged_end_the_session(rig: Rig, netns
     def impatient(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000)
 
-    with inside(netns):
+    with netns.inside():
         session = rig.open(tune=impatient)
     await rig.connected(session)
     port = session.upstream.sock.getsockname()[1]
