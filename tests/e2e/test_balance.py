@@ -62,7 +62,7 @@ async def test_equal_endpoints_get_equally_many(start: Start, event_loop: str) -
         lb = start(config([up.port for up in ups], more=f"runtime: {{event_loop: {event_loop}}}"))
         await connections(lb.address(), 1000)
         assert accepted(ups) == [250] * 4
-        assert [lb.endpoints()[up.port]["total"] for up in ups] == [250] * 4
+        await until(lambda: [lb.endpoints()[up.port]["total"] for up in ups] == [250] * 4)
 
 
 async def test_weights_are_kept_within_a_hundredth(start: Start) -> None:
