@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,7 +11,8 @@ from lbproxy.accesslog.options import AccessLogOptions
 from lbproxy.admin.options import AdminOptions
 from lbproxy.config import model
 from lbproxy.config.options import Configuration, LogOptions, RuntimeOptions, UpstreamOptions
-from lbproxy.discovery.options import StaticEndpoint
+from lbproxy.config.sources.source import Source
+from lbproxy.discovery.options import DiscoveryOptions, StaticEndpoint
 from lbproxy.metrics.options import MetricsOptions
 from lbproxy.pool.options import PoolOptions, StrategyOptions
 from lbproxy.proxy.options import ConnectOptions, ListenerOptions, TcpOptions, Timeouts
@@ -99,7 +101,19 @@ def _upstream(name: str, upstream: model.Upstream) -> UpstreamOptions:
             connect.mark,
         ),
         endpoints=tuple(_endpoint(each) for each in upstream.endpoints),
+        discovery=_discovery(upstream.discovery or ()),
     )
+
+
+def _discovery(sources: Iterable[Source]) -> tuple[DiscoveryOptions, ...]:
+    """Each under its kind's name; the second of a kind is `KIND_2`."""
+    seen: Counter[str] = Counter()
+    found = []
+    for source in sources:
+        seen[source.type] += 1
+        number = seen[source.type]
+        found.append(source.options(source.type if number == 1 else f"{source.type}_{number}"))
+    return tuple(found)
 
 
 def _endpoint(endpoint: model.Endpoint) -> StaticEndpoint:

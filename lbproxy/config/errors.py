@@ -15,7 +15,7 @@ from lbproxy.config.model import File
 from lbproxy.config.values import shown
 from lbproxy.wire.yaml import Mark, Path, Problem, resolve
 
-_LATER_KEYS: Final = frozenset({"discovery", "health", "when_unavailable", "on_down", "routes"})
+_LATER_KEYS: Final = frozenset({"health", "when_unavailable", "on_down", "routes"})
 _LATER_VALUES: Final = frozenset(
     {"metric_weighted", "peak_ewma", "source_hash", "first", "start", "periodic", "require"}
 )
@@ -110,6 +110,10 @@ def _what(kind: str, given: Any, context: dict[str, Any], message: str) -> str:
         return str(context["error"])
     if kind in {"literal_error", "enum"}:
         return _not_one_of(given, str(context["expected"]))
+    if kind == "union_tag_invalid":
+        return _not_one_of(context["tag"], str(context["expected_tags"]))
+    if kind == "union_tag_not_found":
+        return "'type' is missing"
     if kind in {"greater_than_equal", "less_than_equal"}:
         bound = context["ge"] if kind == "greater_than_equal" else context["le"]
         return f"{shown(given)} is out of range: {'at least' if 'ge' in context else 'at most'} {bound}"
@@ -179,25 +183,18 @@ def _shapes(model: Any) -> dict[str, Any]:
     """Key -> the shapes below it; `*` stands for a mapping's free names."""
     found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
-        below = _model_in(field.annotation)
-        if below is None:
-            found[name] = {}
-        elif name in {"listeners", "upstreams"}:
-            found[name] = {"*": _shapes(below)}
-        else:
-            found[name] = _shapes(below)
+        below: dict[str, Any] = {}
+        for each in _models_in(field.annotation):
+            below |= _shapes(each)
+        found[name] = {"*": below} if name in {"listeners", "upstreams"} else below
     return found
 
 
-def _model_in(annotation: Any) -> Any:
-    """The model inside an annotation (`list[Annotated[Endpoint, ...]]`), None if there is none."""
+def _models_in(annotation: Any) -> list[Any]:
+    """The models inside an annotation (`list[Annotated[Endpoint, ...]]`): several in a union."""
     if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
-        return annotation
-    for each in getattr(annotation, "__args__", ()):
-        below = _model_in(each)
-        if below is not None:
-            return below
-    return None
+        return [annotation]
+    return [model for each in getattr(annotation, "__args__", ()) for model in _models_in(each)]
 
 
 _SHAPES: Final = _shapes(File)

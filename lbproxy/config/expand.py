@@ -16,10 +16,26 @@ Tree = dict[yaml.Path, yaml.Mark]
 
 # A default ends before another `${`: nesting is refused, and no text is walked twice.
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-((?:[^}$]|\$(?!\{))*))?\})?")
-TOKEN: Final[yaml.Path] = ("admin", "token")
-_SECRETS: Final = frozenset({TOKEN})
-_PATHS: Final = frozenset({("admin", "token", "file"), ("runtime", "state_dir")})
+# Keys that mean the same wherever they stand in these sections: a secret, or a path that counts from the file's own folder.
+_SECRET_KEYS: Final = frozenset({"token", "password"})
+_PATH_KEYS: Final = frozenset({"file", "path", "ca", "certificate", "key"})
+_STATE_DIR: Final[yaml.Path] = ("runtime", "state_dir")
 _KEYWORDS: Final = frozenset({"auto"})
+
+
+def is_secret(path: yaml.Path) -> bool:
+    """Whether a secret is due here: text, or {file: PATH}."""
+    return bool(path) and path[-1] in _SECRET_KEYS and (path[0] == "admin" or _in_discovery(path))
+
+
+def _is_path(path: yaml.Path) -> bool:
+    if path == _STATE_DIR or (len(path) > 2 and path[-1] == "file" and is_secret(path[:-1])):
+        return True
+    return _in_discovery(path) and path[-1] in _PATH_KEYS
+
+
+def _in_discovery(path: yaml.Path) -> bool:
+    return len(path) > 3 and path[0] == "upstreams" and path[2] == "discovery"
 
 
 class Expanded:
@@ -49,9 +65,9 @@ class Expanded:
         value = node.value
         if "${" in node.text:
             value = self._replaced(node, path)
-        if path in _SECRETS and value is not None and not isinstance(value, str):
+        if is_secret(path) and value is not None and not isinstance(value, str):
             return node.text
-        if path in _PATHS and isinstance(value, str) and value not in _KEYWORDS and value:
+        if _is_path(path) and isinstance(value, str) and value not in _KEYWORDS and value:
             return str(Path(node.mark.file).parent / value)
         return value
 
@@ -75,7 +91,7 @@ class Expanded:
 
         text = _REFERENCE.sub(one, node.text)
         # A value that is nothing but text from a plain scalar is typed as if it had been written there.
-        return yaml.resolve(text) if node.plain and path not in _SECRETS else text
+        return yaml.resolve(text) if node.plain and not is_secret(path) else text
 
     def _problem(self, node: yaml.ScalarNode, path: yaml.Path, what: str) -> None:
         self.spoiled.add(path)

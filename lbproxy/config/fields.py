@@ -57,6 +57,14 @@ Bind = Annotated[Address, PlainValidator(values.address), _as_text, _text(r".+",
 Target = Annotated[Address | HostName, PlainValidator(values.target), _as_text, _text(r".+", "10.0.0.11:80")]
 SourceIp = Annotated[str, PlainValidator(values.source_ip), _text(r"^[0-9a-fA-F.:]+$", "10.0.0.5")]
 Cidr = Annotated[Network, PlainValidator(values.network), _as_text, _text(r"^[0-9a-fA-F.:/]+$", "10.0.0.0/8")]
+FileName = Annotated[str, PlainValidator(values.file_name), _text(r".+", "/etc/lbproxy/file")]
+Url = Annotated[str, PlainValidator(values.url), _text(r"^https?://.+", "http://127.0.0.1:8500")]
+Percentage = Annotated[
+    float,
+    PlainValidator(values.percentage),
+    PlainSerializer(lambda value: str(values.Part(value))),
+    _text(r"^[0-9]+(\.[0-9]+)?%$", "50%"),
+]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")]
 
@@ -73,6 +81,18 @@ class OrText:
         return {"anyOf": [self.short, handler(core_schema)]}
 
 
+@dataclass(frozen=True)
+class OrOneItem:
+    """Tells editors that a single item stands for a list of one."""
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        made = handler(core_schema)
+        items = next(each["items"] for each in made["anyOf"] if each.get("type") == "array")
+        return {"anyOf": [items, *made["anyOf"]]}
+
+
 def or_none(seconds: float | None) -> values.Seconds | None:
     """A default of the options as it stands in the file."""
     return None if seconds is None else values.Seconds(seconds)
@@ -81,6 +101,11 @@ def or_none(seconds: float | None) -> values.Seconds | None:
 def listed(given: object) -> object:
     """A single value stands for a list of one."""
     return given if isinstance(given, list) else [given]
+
+
+def listed_or_none(given: object) -> object:
+    """As `listed`, where nothing may stay nothing."""
+    return None if given is None else listed(given)
 
 
 def endpoint(given: object) -> object:

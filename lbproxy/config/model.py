@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
 from lbproxy.accesslog.options import AccessLogOptions
 from lbproxy.admin.options import AdminOptions
 from lbproxy.config import fields, values
 from lbproxy.config.options import LogOptions, RuntimeOptions
+from lbproxy.config.shape import Shape
+from lbproxy.config.sources.kinds import AnySource
 from lbproxy.domain.membership import MAX_WEIGHT
 from lbproxy.metrics.options import MetricsOptions
 from lbproxy.proxy.options import ConnectOptions, ListenerOptions, TcpOptions, Timeouts
@@ -31,12 +25,6 @@ _LISTENER: Final = ListenerOptions("", (), "")
 _TIMEOUTS: Final = Timeouts()
 _TCP: Final = TcpOptions()
 _CONNECT: Final = ConnectOptions()
-
-
-class Shape(BaseModel):
-    """Unknown keys are errors; text is not read as a number, nor a number as text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=False)
 
 
 class Runtime(Shape):
@@ -243,6 +231,14 @@ class Upstream(Shape):
             fields.OrText({"type": "string", "examples": ["10.0.0.11:80"]}),
         ]
     ] = Field(default=[], description="host:port, or a mapping")
+    discovery: Annotated[
+        Annotated[list[AnySource], Field(min_length=1)] | None,
+        BeforeValidator(fields.listed_or_none),
+        fields.OrOneItem(),
+    ] = Field(
+        default=None,
+        description="A source of endpoints, or a list of them; the first that names an address says what holds",
+    )
     connect: Connect = Connect()
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from lbproxy.accesslog.options import AccessLogOptions
 from lbproxy.admin.options import AdminOptions
-from lbproxy.discovery.options import StaticEndpoint
+from lbproxy.discovery.options import DiscoveryOptions, StaticEndpoint
 from lbproxy.metrics.options import MetricsOptions
 from lbproxy.pool.options import PoolOptions
 from lbproxy.proxy.options import ConnectOptions, ListenerOptions
@@ -50,6 +50,7 @@ class UpstreamOptions:
     pool: PoolOptions
     connect: ConnectOptions = field(default_factory=ConnectOptions)
     endpoints: tuple[StaticEndpoint, ...] = ()
+    discovery: tuple[DiscoveryOptions, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from lbproxy.admin.options import AdminOptions
 from lbproxy.config.errors import did_you_mean
-from lbproxy.config.expand import TOKEN, Expanded
+from lbproxy.config.expand import Expanded, is_secret
 from lbproxy.domain.address import Address, AddressError, HostName, parse_address, parse_target
 from lbproxy.wire.yaml import Path, Problem
 
@@ -37,7 +37,7 @@ def check(expanded: Expanded, is_local: IsLocal, *, complete: bool = True) -> tu
     if not isinstance(data, dict):
         return [], []
     listeners, upstreams = _mapping(data, "listeners"), _mapping(data, "upstreams")
-    problems = list(_admin(data, expanded))
+    problems = [*_literal_secrets(data, expanded), *_admin(data, expanded)]
     if "listeners" in data and isinstance(data["listeners"], dict) and not listeners:
         problems.append(
             Problem(expanded.values["listeners",], ("listeners",), "no listener: there is nothing to serve")
@@ -163,8 +163,8 @@ def _upstream(
 ) -> Iterator[Problem]:
     path: Path = ("upstreams", name)
     if upstream.get("type") == "original_dst":
-        for key in ("endpoints", "strategy"):
-            if key in upstream:
+        for key in ("endpoints", "discovery", "strategy"):
+            if upstream.get(key) is not None:
                 yield Problem(
                     expanded.keys[*path, key],
                     (*path, key),
@@ -180,8 +180,11 @@ def _upstream(
             )
         return
     endpoints = upstream.get("endpoints")
+    if upstream.get("discovery") is not None and endpoints:
+        where = (*path, "endpoints")
+        yield Problem(expanded.keys[where], where, "either endpoints or discovery, not both")
     if not isinstance(endpoints, list) or not endpoints:
-        told = "discovery" in upstream or upstream.get("type", "endpoints") != "endpoints"
+        told = upstream.get("discovery") is not None or upstream.get("type", "endpoints") != "endpoints"
         if not told and isinstance(upstream.get("endpoints", []), list):
             yield Problem(expanded.values[path], path, "no endpoints: name at least one")
         return
@@ -230,13 +233,24 @@ def _reaches(target: Address, place: _Place, is_local: IsLocal) -> bool:
     return is_local(target.host)
 
 
+def _literal_secrets(data: dict[str, Any], expanded: Expanded) -> Iterator[Problem]:
+    if _mapping(data, "runtime").get("allow_literal_secrets") is True:
+        return
+    for path, mark in expanded.values.items():
+        if is_secret(path) and path not in expanded.from_environment and _is_text(data, path):
+            what = "a secret in the file itself: use ${VARIABLE} or {file: PATH} (or runtime.allow_literal_secrets: true)"
+            yield Problem(mark, path, what)
+
+
+def _is_text(data: Any, path: Path) -> bool:
+    for part in path:
+        data = data[part]
+    return isinstance(data, str) and bool(data)
+
+
 def _admin(data: dict[str, Any], expanded: Expanded) -> Iterator[Problem]:
     admin = _mapping(data, "admin")
     token = admin.get("token")
-    literal_allowed = _mapping(data, "runtime").get("allow_literal_secrets") is True
-    if isinstance(token, str) and token and TOKEN not in expanded.from_environment and not literal_allowed:
-        what = "a secret in the file itself: use ${VARIABLE} or {file: PATH} (or runtime.allow_literal_secrets: true)"
-        yield Problem(expanded.values[TOKEN], TOKEN, what)
     for place in _place(("admin", "bind"), "admin", admin.get("bind")):
         if token is None and not _private(place.address):
             whom = "every user of this machine" if place.address.family == "unix" else "other machines"

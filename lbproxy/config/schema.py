@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic.json_schema import GenerateJsonSchema, PydanticJsonSchemaWarning
 
 from lbproxy.config.model import File
-from lbproxy.config.values import Bytes, Seconds
+from lbproxy.config.values import Bytes, Part, Seconds
 from lbproxy.domain.address import Address
 
 _VARIABLE: Final = {"type": "string", "pattern": r"\$\{", "description": "${NAME} or ${NAME:-default}"}
@@ -19,7 +19,7 @@ class _Schema(GenerateJsonSchema):
     """Shows defaults as people write them."""
 
     def encode_default(self, dft: Any) -> Any:
-        if isinstance(dft, Seconds | Bytes | Address):
+        if isinstance(dft, Seconds | Bytes | Part | Address):
             return str(dft)
         return super().encode_default(dft)
 

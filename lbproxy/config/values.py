@@ -7,6 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from ipaddress import ip_network
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 from lbproxy.domain.address import Address, AddressError, HostName, normalise_ip, parse_address, parse_target
 from lbproxy.proxy.options import Network
@@ -47,6 +48,15 @@ class Seconds(float):
 
     def __str__(self) -> str:
         return format_duration(self)
+
+
+class Part(float):
+    """A fraction that knows how it is written."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return f"{self * 100:g}%"
 
 
 class Bytes(int):
@@ -154,6 +164,21 @@ def file_name(given: object) -> str:
     written = text(given)
     if not written or "\0" in written:
         raise ValueError("expected the path of a file or folder")
+    return written
+
+
+def url(given: object) -> str:
+    """An http or https URL with a host and without credentials. Raises ValueError."""
+    written = text(given)
+    try:
+        parts = urlsplit(written)
+        well = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError as error:
+        raise ValueError(f"{shown(given)} is no URL: {error}") from error
+    if not well or any(letter.isspace() for letter in written):
+        raise ValueError(f"expected http://host or https://host, got {shown(given)}")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("credentials do not stand in a URL: it is shown in logs")
     return written
 
 

@@ -1,9 +1,10 @@
-"""Endpoints written into the configuration, as addresses or as host names to be resolved."""
+"""What sources are configured with; each registry's own options stand in its package."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from lbproxy.domain.address import Address, HostName
 from lbproxy.domain.membership import NO_METADATA
@@ -19,3 +20,24 @@ class StaticEndpoint:
     priority: int = 0
     max_connections: int | None = None
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardOptions:
+    """When a registry's removals are put off (see guard.py). `share` is a fraction."""
+
+    share: float = 0.5
+    minimum: int = 1
+    hold_s: float = 300.0
+    empty: Literal["hold", "allow"] = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryOptions:
+    """One source of an upstream. `name` is its label, unique within the upstream; `registry` are the options of its kind, by whose
+    class `app` knows which registry to make; an answer is taken up to `limit` entries."""
+
+    name: str
+    registry: object
+    guard: GuardOptions = field(default_factory=GuardOptions)
+    limit: int = 16384

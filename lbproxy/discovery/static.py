@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from lbproxy.discovery.contract import Failed, Report
+from lbproxy.discovery.contract import Failed, Report, SourceStatus
 from lbproxy.discovery.names import NameTable
 from lbproxy.discovery.options import StaticEndpoint
 from lbproxy.domain.errors import ResolveError
@@ -49,6 +49,13 @@ class StaticSource:
         self._clock = clock
         self._sleep = sleep
         self._started_at = clock()
+        self._results = {"applied": 0, "unchanged": 0, "error": 0}
+        self._error = ""
+
+    @property
+    def status(self) -> SourceStatus:
+        """Counts answers about names."""
+        return SourceStatus(dict(self._results), error=self._error)
 
     @property
     def known(self) -> Mapping[str, tuple[str, ...]]:
@@ -80,9 +87,13 @@ class StaticSource:
             resolution = await self._resolve(name)
         except ResolveError as error:
             wait_s = self._table.failed(name)
+            self._results["error"] += 1
+            self._error = str(error)
             self._failed(error)
             return wait_s
         changed, wait_s = self._table.answered(name, resolution, self._clock())
+        self._results["applied" if changed else "unchanged"] += 1
+        self._error = ""
         if changed and resolution.dropped:
             _log.warning("%s: %d addresses beyond the limit are not used", name, resolution.dropped)
         if changed:

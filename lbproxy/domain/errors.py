@@ -90,3 +90,12 @@ class ResolveError(Exception):
         super().__init__(f"{name}: {detail}")
         self.name = name
         self.retryable = retryable
+
+
+class RegistryError(Exception):
+    """A registry gave no full answer: it could not be reached, refused, or said what nobody can read. `retry_after_s` is how long it
+    asked to be left alone, if it said so."""
+
+    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s

@@ -6,7 +6,16 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_SILENT = {"$defs", "$schema", "title", "description", "default", "examples", "propertyNames"}
+_SILENT = {
+    "$defs",
+    "$schema",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "propertyNames",
+    "discriminator",
+}
 _KINDS: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -49,7 +58,7 @@ def _keyword(
             yield f"{path}: {value!r} is against {keyword}: {wanted}"
     elif keyword == "$ref":
         yield from mismatches(value, root["$defs"][wanted.rpartition("/")[2]], root, path)
-    elif keyword == "anyOf":
+    elif keyword in {"anyOf", "oneOf"}:
         if all(mismatches(value, each, root, path) for each in wanted):
             yield f"{path}: {value!r} fits none of {wanted}"
     elif keyword == "items":

@@ -175,14 +175,13 @@ def test_values(text: str, lines: list[str]) -> None:
     ("text", "lines"),
     [
         (
-            upstream("strategy: peak_ewma, discovery: {type: dns}, health: {}"),
+            upstream("strategy: peak_ewma, health: {}"),
             [
                 (
                     "f:2:27: upstreams.u.strategy: this version has no 'peak_ewma' yet: one of 'round_robin', "
                     "'least_connection', 'random'"
                 ),
-                "f:2:38: upstreams.u.discovery: this version has no 'discovery' yet",
-                "f:2:62: upstreams.u.health: this version has no 'health' yet",
+                "f:2:38: upstreams.u.health: this version has no 'health' yet",
             ],
         ),
         (

@@ -1,0 +1,15 @@
+"""Every kind of source there is, told apart by `type`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from lbproxy.config.sources.file import FileSource
+from lbproxy.config.sources.http import HttpSource
+
+AnySource = Annotated[
+    FileSource | HttpSource,
+    Field(discriminator="type"),
+]

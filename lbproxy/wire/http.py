@@ -1,0 +1,76 @@
+"""The one HTTP client session of the process, and bounded reading of what it brings.
+
+No limit on connections: each watch holds one, and aiohttp's default of a hundred would let the next one wait for ever.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import aiohttp
+
+from lbproxy.domain.errors import RegistryError
+
+CONNECT_TIMEOUT_S: Final = 3.0
+MAX_BODY_BYTES: Final = 32 << 20  # 10,000 endpoints of Consul's verbose JSON are 15 MiB
+
+
+class HttpClient:
+    """Owns the session from its first use to `close`. Neither proxies nor credentials from the environment are used: where a registry
+    is, the configuration says."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """To be asked for within the event loop."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=30, sock_connect=CONNECT_TIMEOUT_S),
+                headers={"User-Agent": "lbproxy"},
+            )
+        return self._session
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+async def read_json(response: aiohttp.ClientResponse, limit_bytes: int = MAX_BODY_BYTES) -> Any:
+    """The whole body as JSON, whatever its content type says. Raises RegistryError for a body that is too long or no JSON; what goes
+    wrong on the way (aiohttp.ClientError, TimeoutError) is the caller's."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise RegistryError(f"an answer of more than {limit_bytes} bytes")
+    try:
+        return json.loads(bytes(body))
+    except (ValueError, RecursionError) as error:
+        raise RegistryError(f"the answer is no JSON: {error}") from error
+
+
+async def json_lines(content: aiohttp.StreamReader, limit_bytes: int = MAX_BODY_BYTES) -> AsyncIterator[Any]:
+    """A stream of JSON objects, one a line. Cut by hand: aiohttp's own lines end at 128 KiB, a line of a thousand endpoints does not.
+    Raises RegistryError as `read_json`."""
+    buffer = bytearray()
+    async for chunk in content.iter_any():
+        start = len(buffer)
+        buffer += chunk
+        while (end := buffer.find(b"\n", start)) >= 0:
+            line = bytes(buffer[:end])
+            del buffer[: end + 1]
+            start = 0
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise RegistryError(f"a line of the answer is no JSON: {error}") from error
+        if len(buffer) > limit_bytes:
+            raise RegistryError(f"a line of more than {limit_bytes} bytes")
