@@ -34,7 +34,8 @@ class EndpointStatus(TypedDict):
     `eligible` is whether new sessions go to it as far as its state decides (a full one is eligible and `full`);
     `ineligible` names each cause in lower case: `drained`, `removed`, `weight_zero`. `weight` is in force; `weight_override`
     is what an operator set, else null. `active` counts from the moment of choice; `total` were connected. `connect_failures`
-    holds counts by failure (closed set). Bytes: `sent` to the endpoint, `received` from it.
+    holds counts by failure (closed set). Bytes: `sent` to the endpoint, `received` from it. `unverified`: remembered from the disk,
+    and neither confirmed by its source nor reached by a session yet.
     """
 
     address: str
@@ -47,6 +48,7 @@ class EndpointStatus(TypedDict):
     zone: str | None
     max_connections: int | None
     metadata: dict[str, str]
+    unverified: bool
     active: int
     total: int
     failure_streak: int
@@ -70,10 +72,29 @@ class UpstreamStatus(TypedDict):
     connect_attempts: int
 
 
-class UpstreamDetail(UpstreamStatus):
-    """One upstream with a page of its endpoints, ordered by the text of their address; `next` is what `after` takes for the
-    page after this one, null on the last."""
+class SourceStatus(TypedDict):
+    """Who says which endpoints an upstream has. `age_s` is the time since everything it said was known to hold, null before its first
+    answer. `results` counts answers by what became of them: `applied`, `unchanged`, `held`, `confirmed`, `expired`, `error`. `held`
+    endpoints are in force although the last answer leaves them out, and `held_why` says what is waited for. `unverified`: only the
+    state on disk has spoken yet, saved `snapshot_age_s` ago. `refused` counts entries that were not taken, by reason. `error` is what
+    the last try met, "" if it was well."""
 
+    name: str
+    age_s: float | None
+    results: dict[str, int]
+    refused: dict[str, int]
+    held: int
+    held_why: str
+    unverified: bool
+    snapshot_age_s: float | None
+    error: str
+
+
+class UpstreamDetail(UpstreamStatus):
+    """One upstream with its sources in the order of precedence, and a page of its endpoints, ordered by the text of their address;
+    `next` is what `after` takes for the page after this one, null on the last."""
+
+    sources: list[SourceStatus]
     endpoints: list[EndpointStatus]
     next: str | None
 

@@ -21,20 +21,22 @@ from lbproxy.app import changes, limits, logs
 from lbproxy.app.binds import BindError, inherited_sockets
 from lbproxy.app.draining import drain
 from lbproxy.app.effects import EffectRunner
+from lbproxy.app.following import Sources
 from lbproxy.app.operations import AdminOperations
 from lbproxy.app.readings import read
 from lbproxy.app.records import recorder
 from lbproxy.app.relays import make_relay, why_not
 from lbproxy.app.reloading import Reloader
 from lbproxy.app.running import Running
-from lbproxy.app.upstreams import Sources
 from lbproxy.config.load import Loaded
 from lbproxy.config.options import LogOptions
+from lbproxy.discovery.snapshots import Snapshots
 from lbproxy.domain.address import Address
 from lbproxy.domain.effects import Effect
 from lbproxy.metrics.render import render
 from lbproxy.proxy.admission import Capacity
 from lbproxy.proxy.dialing import Dialer
+from lbproxy.wire.http import HttpClient
 from lbproxy.wire.local import is_local
 from lbproxy.wire.resolver import Resolver
 from lbproxy.wire.secrets import SecretError
@@ -67,6 +69,7 @@ class Application:
         self._advancing = False
         self._told_to_stop = False
         self._log_options: LogOptions | None = None
+        self._http = HttpClient()
         self.started = asyncio.Event()
         self.cut = 0
 
@@ -80,6 +83,8 @@ class Application:
                 async with asyncio.TaskGroup() as group:
                     await self._serve(group)
             finally:
+                # Only now: until its task has ended, a source may still be asking.
+                await self._http.close()
                 self._close()
 
     def stop(self, deadline_s: float | None = None) -> None:
@@ -164,7 +169,11 @@ class Application:
 
     async def _serve(self, group: asyncio.TaskGroup) -> None:
         running, loop = self.running, self.running.loop
-        sources = Sources(group, self.apply, Resolver().resolve, self._is_own, loop.time, self._rng)
+        state_dir = self._loaded.configuration.runtime.state_dir
+        snapshots = None if state_dir is None else Snapshots(state_dir / "discovery")
+        sources = Sources(
+            group, self.apply, Resolver().resolve, self._is_own, loop.time, self._rng, snapshots, self._http
+        )
         reloader = Reloader(running, sources, self._reread, self._notifier, self._reconfigured)
         try:
             inherited_now = inherited_sockets(inherited(self._environ))
@@ -199,8 +208,8 @@ class Application:
                 task.cancel()
         finally:
             await admin.close()
-        for upstream in running.upstreams.values():
-            upstream.stop_following()
+            for upstream in running.upstreams.values():
+                upstream.stop_following()
 
     def _configured(self) -> None:
         """Bring what hangs on the configuration, but on no listener and no upstream, up to date."""
@@ -247,14 +256,11 @@ class Application:
         """True for an address that one of our listeners serves: dialling it would be a loop."""
         for listener in self.running.listeners.values():
             for own in listener.addresses:
+                if own.port != address.port:
+                    continue
                 if own == address:
                     return True
-                if (
-                    own.is_wildcard
-                    and own.port == address.port
-                    and address.family != "unix"
-                    and is_local(address.host)
-                ):
+                if own.is_wildcard and address.family != "unix" and is_local(address.host):
                     return True
         return False
 

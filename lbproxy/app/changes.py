@@ -7,8 +7,9 @@ import dataclasses
 import logging
 
 from lbproxy.app.binds import Inherited, Place, close_all, open_new, place
+from lbproxy.app.following import Sources
 from lbproxy.app.running import Running
-from lbproxy.app.upstreams import Sources, Upstream
+from lbproxy.app.upstreams import Upstream
 from lbproxy.config.load import Loaded
 from lbproxy.config.options import Configuration, UpstreamOptions
 from lbproxy.proxy.listener import Listener

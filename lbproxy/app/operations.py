@@ -11,11 +11,13 @@ from lbproxy.admin.shapes import (
     ListenerStatus,
     ReloadResult,
     SessionStatus,
+    SourceStatus,
     UpstreamDetail,
     UpstreamStatus,
 )
 from lbproxy.app.running import Running
 from lbproxy.app.upstreams import Upstream
+from lbproxy.discovery.contract import Source
 from lbproxy.domain.effects import Effect
 from lbproxy.domain.endpoint import Endpoint, Ineligible
 from lbproxy.domain.session import EndReason, Phase, State
@@ -65,6 +67,7 @@ class AdminOperations:
             for name in configuration.listeners
             if running.listeners[name].state == "paused"
         ]
+        warnings += _source_warnings(running)
         usable = {name: running.upstreams[name].pool.usable > 0 for name in configuration.upstreams}
         unusable = [f"upstream {name} has no usable endpoint" for name, well in usable.items() if not well]
         if strict or (usable and not any(usable.values())):
@@ -115,7 +118,9 @@ class AdminOperations:
         )
         page = [self._endpoint(each) for each in ordered[:limit]]
         more = ordered[limit - 1].label if len(ordered) > limit else None
-        return UpstreamDetail(**self._upstream(upstream), endpoints=page, next=more)
+        now = self._running.loop.time()
+        sources = [_source(each, now) for each in upstream.sources]
+        return UpstreamDetail(**self._upstream(upstream), sources=sources, endpoints=page, next=more)
 
     def _endpoint(self, endpoint: Endpoint) -> EndpointStatus:
         counted = self._running.relay.read_slot(endpoint.slot)
@@ -130,6 +135,7 @@ class AdminOperations:
             zone=endpoint.member.zone,
             max_connections=endpoint.max_connections,
             metadata=dict(endpoint.member.metadata),
+            unverified=endpoint.unverified,
             active=endpoint.active,
             total=endpoint.total,
             failure_streak=endpoint.failure_streak,
@@ -224,3 +230,36 @@ class AdminOperations:
         if upstream is None:
             raise NotFound(f"no upstream {name}")
         return upstream
+
+
+def _source(source: Source, now: float) -> SourceStatus:
+    status = source.status
+    refreshed_at = source.refreshed_at
+    return SourceStatus(
+        name=source.name,
+        age_s=None if refreshed_at is None else max(0.0, now - refreshed_at),
+        results=dict(status.results),
+        refused=dict(status.refused),
+        held=status.held,
+        held_why=status.held_why,
+        unverified=status.unverified,
+        snapshot_age_s=status.snapshot_age_s,
+        error=status.error,
+    )
+
+
+def _source_warnings(running: Running) -> list[str]:
+    """What an operator should know of sources, though everything serves."""
+    warnings = []
+    for name in running.loaded.configuration.upstreams:
+        for source in running.upstreams[name].sources:
+            status = source.status
+            if status.held:
+                warnings.append(
+                    f"upstream {name}: {status.held} endpoints that {source.name} no longer names are held {status.held_why}"
+                )
+            if status.unverified:
+                warnings.append(
+                    f"upstream {name}: {source.name} has not answered yet; endpoints are those last known"
+                )
+    return warnings

@@ -7,13 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from lbproxy.app.running import Running
+from lbproxy.discovery.contract import Source
 from lbproxy.domain.endpoint import Endpoint
-from lbproxy.metrics.contract import EndpointReading, ListenerReading, Reading, RouteReading, UpstreamReading
+from lbproxy.metrics.contract import (
+    EndpointReading,
+    ListenerReading,
+    Reading,
+    RouteReading,
+    SourceReading,
+    UpstreamReading,
+)
 
 
 def read(running: Running, build: Mapping[str, str]) -> Reading:
     """One `Reading` of everything."""
     statistics = dataclasses.asdict(running.relay.statistics())
+    now = running.loop.time()
     live = statistics["submitted"] - statistics["ended"]
     return Reading(
         build=build,
@@ -34,6 +43,7 @@ def read(running: Running, build: Mapping[str, str]) -> Reading:
                 upstream.pool.attempts,
                 0,  # sessions wait only from the stage on that lets them
                 (read_endpoint(running, endpoint) for endpoint in upstream.pool.endpoints()),
+                [_source(source, now) for source in upstream.sources],
             )
             for name, upstream in running.upstreams.items()
         ],
@@ -52,6 +62,12 @@ def read(running: Running, build: Mapping[str, str]) -> Reading:
             "sessions_active": live,
         },
     )
+
+
+def _source(source: Source, now: float) -> SourceReading:
+    status = source.status
+    age_s = None if source.refreshed_at is None else max(0.0, now - source.refreshed_at)
+    return SourceReading(source.name, status.results, status.refused, age_s, status.held)
 
 
 def _named(counts: Mapping[Any, int]) -> dict[str, int]:

@@ -10,8 +10,8 @@ from lbproxy.admin.contract import Refused
 from lbproxy.admin.shapes import ReloadResult
 from lbproxy.app import changes
 from lbproxy.app.binds import BindError
+from lbproxy.app.following import Sources
 from lbproxy.app.running import Running
-from lbproxy.app.upstreams import Sources
 from lbproxy.config.load import ConfigError, Loaded
 from lbproxy.wire.systemd import Notifier
 

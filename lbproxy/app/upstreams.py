@@ -1,53 +1,28 @@
-"""One upstream's live parts: its pool, how it is dialled, and the source that fills it."""
+"""One upstream's live parts: its pool, how it is dialled, and the sources that fill it."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Iterator
 
+from lbproxy.app.following import Following, SourceOptions, Sources, complain
 from lbproxy.config.options import UpstreamOptions
-from lbproxy.discovery.static import StaticSource
+from lbproxy.discovery.contract import Source
 from lbproxy.domain.address import Address
-from lbproxy.domain.backoff import Backoff
-from lbproxy.domain.effects import Effect, EndpointForgotten
+from lbproxy.domain.effects import EndpointForgotten
 from lbproxy.domain.membership import Membership
-from lbproxy.domain.strategy import Random, Strategy
+from lbproxy.domain.strategy import Strategy
 from lbproxy.pool.options import StrategyOptions
 from lbproxy.pool.pool import Pool
 from lbproxy.proxy.complaints import Complaints
 from lbproxy.strategies.registry import make
-from lbproxy.wire.resolver import Resolution
 
 logger = logging.getLogger("lbproxy.discovery")
-
-RESTART: Final = Backoff(base_s=1.0, cap_s=30.0, floor_s=0.5)
 
 
 def make_strategy(options: StrategyOptions) -> Strategy:
     """What a pool asks for when its strategy is new or has changed."""
     return make(options.type, options.choices)
-
-
-class Sources:
-    """What all upstreams' sources share. `is_own` tells whether an address is one of our own listeners'."""
-
-    def __init__(
-        self,
-        group: asyncio.TaskGroup,
-        apply: Callable[[Sequence[Effect]], None],
-        resolve: Callable[[str], Awaitable[Resolution]],
-        is_own: Callable[[Address], bool],
-        clock: Callable[[], float],
-        rng: Random,
-    ) -> None:
-        self.group = group
-        self.apply = apply
-        self.resolve = resolve
-        self.is_own = is_own
-        self.clock = clock
-        self.rng = rng
 
 
 class Upstream:
@@ -57,9 +32,7 @@ class Upstream:
         self.pool = Pool(options.pool, make_strategy)
         self.options = options
         self._sources = sources
-        self._following: object | None = None  # what the present source's reports are known by
-        self._source: StaticSource | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._following: dict[str, Following] = {}  # in the order in which they are merged
         self._complaints = Complaints(logger)
         self._refused: frozenset[Address] = frozenset()
 
@@ -67,43 +40,44 @@ class Upstream:
     def name(self) -> str:
         return self.pool.name
 
+    @property
+    def sources(self) -> list[Source]:
+        """In the order of precedence."""
+        return [each.source for each in self._following.values()]
+
     def configure(self, options: UpstreamOptions) -> None:
         sources = self._sources
         now = sources.clock()
         sources.apply(self.pool.start(now))
         sources.apply(self.pool.reconfigure(options.pool, now))
-        if options.pool.kind == "original_dst":
-            self.options = options
-            return
-        if self._source is None or options.endpoints != self.options.endpoints:
-            known = self._source.known if self._source is not None else {}
-            self.stop_following()
-            following = self._following = object()
-
-            def report(membership: Membership) -> None:
-                # A cancelled source may have one more answer on its way; it speaks for what is no longer configured.
-                if following is self._following:
-                    self._report(membership)
-
-            self._source = StaticSource(
-                self.name,
-                options.endpoints,
-                sources.resolve,
-                report,
-                self._failed,
-                sources.clock,
-                asyncio.sleep,
-                sources.rng,
-                known,
-            )
-            self._report(self._source.initial())
-            self._task = sources.group.create_task(self._follow(self._source), name=f"discovery {self.name}")
         self.options = options
+        if options.pool.kind != "original_dst":
+            self._follow(dict(_wanted(options)))
+
+    def _follow(self, wanted: dict[str, SourceOptions]) -> None:
+        before, self._following = self._following, {}
+        new = []
+        for name, options in wanted.items():
+            known = before.get(name)
+            if known is not None and known.options == options:
+                self._following[name] = before.pop(name)
+                continue
+            made = Following(
+                self.name, options, self._sources, self._merge, self._failed, self.pool.is_down, known
+            )
+            self._following[name] = made
+            new.append(made)
+        for gone in before.values():
+            gone.stop()
+        if new or before:
+            self._merge()
+        for made in new:
+            made.start()
 
     def remove(self) -> None:
         """No longer configured: no new sessions; those that live go on."""
         self.stop_following()
-        self._source = None
+        self._following = {}
         if self.options.pool.kind == "endpoints":
             self._sources.apply(self.pool.apply_membership(Membership(()), self._sources.clock()))
 
@@ -119,43 +93,37 @@ class Upstream:
         return True
 
     def stop_following(self) -> None:
-        """End the source's task; what is known stays."""
-        self._following = None
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        """End the sources' tasks; what is known stays."""
+        for each in self._following.values():
+            each.stop()
 
     def judge_again(self) -> None:
         """Our own addresses have changed: see again whether an endpoint is one of them."""
-        if self._source is not None:
-            self._report(self._source.initial())
+        self._merge()
 
-    def _report(self, membership: Membership) -> None:
-        refused = frozenset(m.address for m in membership.members if self._sources.is_own(m.address))
+    def _merge(self) -> None:
+        """Bring what the sources say together: the first that names an address says what holds of it."""
+        told = [each.membership for each in self._following.values() if each.membership is not None]
+        if not told:
+            return  # nobody has said anything yet, which is not the same as "there is nothing"
+        merged = told[0] if len(told) == 1 else Membership.of(tuple(m for each in told for m in each.members))
+        is_own = self._sources.is_own
+        refused = frozenset(m.address for m in merged.members if is_own(m.address))
         for address in sorted(refused - self._refused):
             logger.error(
                 "upstream %s: %s is one of our own listeners: refused, it would be a loop", self.name, address
             )
         self._refused = refused
-        kept = tuple(m for m in membership.members if m.address not in refused)
-        self._sources.apply(self.pool.apply_membership(Membership(kept), self._sources.clock()))
+        if refused:
+            merged = Membership(tuple(m for m in merged.members if m.address not in refused))
+        self._sources.apply(self.pool.apply_membership(merged, self._sources.clock()))
 
     def _failed(self, error: Exception) -> None:
-        known = len(self.pool.endpoints())
-        after = "what was known stays" if known else "it has no endpoint yet"
-        self._complaints.say(
-            logging.WARNING, str(error), f"upstream {self.name}: {error}; {after}", self._sources.clock()
-        )
+        complain(self._complaints, self.name, error, len(self.pool.endpoints()), self._sources.clock())
 
-    async def _follow(self, source: StaticSource) -> None:
-        """The wall around a source: a defect is logged and the source started again, later and later."""
-        attempt = 0
-        while True:
-            try:
-                await source.run()
-            except Exception:
-                logger.exception("upstream %s: source %s failed", self.name, source.name)
-                await asyncio.sleep(RESTART.wait_s(attempt, self._sources.rng))
-                attempt += 1
-            else:
-                return
+
+def _wanted(options: UpstreamOptions) -> Iterator[tuple[str, SourceOptions]]:
+    if options.endpoints or not options.discovery:
+        yield "static", options.endpoints
+    for source in options.discovery:
+        yield source.name, source

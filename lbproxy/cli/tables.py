@@ -80,11 +80,32 @@ def upstream(one: dict[str, Any]) -> list[str]:
             f"upstream {one['name']} ({kind}{drained}): {one['endpoints_eligible']} of {one['endpoints_total']} "
             f"eligible, {one['active']} active, {one['waiting']} waiting"
         ),
+        *(printable(line) for each in one.get("sources", []) for line in source(each)),
         *table(
             ("ENDPOINT", "STATE", "WEIGHT", "ACTIVE", "TOTAL", "FAILURES", "SENT", "RECEIVED"),
             [endpoint(each) for each in one["endpoints"]],
         ),
     ]
+
+
+def source(one: dict[str, Any]) -> list[str]:
+    """A line on how a registry fares, and one each for what an operator should know. Nothing for endpoints of the configuration."""
+    if one["name"] == "static":
+        return []
+    answered = "no answer yet" if one["age_s"] is None else f"last answer {age(one['age_s'])} ago"
+    lines = [f"  source {one['name']}: {answered}, {one['results'].get('error', 0)} errors"]
+    if one["error"]:
+        lines.append(f"    now: {one['error']}")
+    if one["held"]:
+        lines.append(f"    {one['held']} endpoints held {one['held_why']}")
+    if one["unverified"]:
+        lines.append(f"    endpoints as they were {age(one['snapshot_age_s'] or 0.0)} ago, from the disk")
+    refused = {reason: count for reason, count in one["refused"].items() if count}
+    if refused:
+        lines.append(
+            "    refused: " + ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
+        )
+    return lines
 
 
 def endpoint(one: dict[str, Any]) -> tuple[Cell, ...]:

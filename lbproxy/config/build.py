@@ -92,7 +92,9 @@ def _upstream(name: str, upstream: model.Upstream) -> UpstreamOptions:
     choices = None if strategy.choices == "all" else strategy.choices
     transparent = upstream.type == "original_dst"
     return UpstreamOptions(
-        pool=PoolOptions(name, upstream.type, StrategyOptions(strategy.type, choices)),
+        pool=PoolOptions(
+            name, upstream.type, StrategyOptions(strategy.type, choices), _seconds(upstream.removal_deadline)
+        ),
         connect=ConnectOptions(
             float(connect.timeout),
             1 if transparent else connect.attempts,

@@ -239,6 +239,10 @@ class Upstream(Shape):
         default=None,
         description="A source of endpoints, or a list of them; the first that names an address says what holds",
     )
+    removal_deadline: fields.DurationOrZero | None = Field(
+        default=None,
+        description="Sessions of an endpoint that its source no longer names are closed after this; null: they stay",
+    )
     connect: Connect = Connect()
 
 

@@ -64,7 +64,7 @@ class NameTable:
     def answered(self, name: str, resolution: Resolution, now: float) -> tuple[bool, float]:
         """Take in an answer: whether the membership changed by it, and in how many seconds to ask again."""
         state = self._names[name]
-        state.addresses = _merged(state.addresses, resolution)
+        state.addresses = merged(state.addresses, resolution)
         state.answered_at = now
         state.failures = 0
         spread_s = min(_SPREAD * resolution.ttl_s, _SPREAD_LIMIT_S) * self._rng.random()
@@ -85,12 +85,12 @@ class NameTable:
         if isinstance(endpoint.target, HostName):
             port = endpoint.target.port
             for ip in self._names[endpoint.target.name].addresses:
-                yield _member(endpoint, ip_address(ip, port))
+                yield member_of(endpoint, ip_address(ip, port))
         else:
-            yield _member(endpoint, endpoint.target)
+            yield member_of(endpoint, endpoint.target)
 
 
-def _merged(before: tuple[str, ...], resolution: Resolution) -> tuple[str, ...]:
+def merged(before: tuple[str, ...], resolution: Resolution) -> tuple[str, ...]:
     """The answer, with the former addresses of a family that did not answer: silence removes nobody."""
     kept = {
         family: tuple(
@@ -103,7 +103,8 @@ def _merged(before: tuple[str, ...], resolution: Resolution) -> tuple[str, ...]:
     return kept["inet"] + kept["inet6"]
 
 
-def _member(endpoint: StaticEndpoint, address: Address) -> Member:
+def member_of(endpoint: StaticEndpoint, address: Address) -> Member:
+    """One address of a configured or discovered endpoint."""
     return Member(
         address,
         weight=endpoint.weight,

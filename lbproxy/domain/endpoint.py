@@ -63,5 +63,10 @@ class Endpoint:
     def full(self) -> bool:
         return self.max_connections is not None and self.active >= self.max_connections
 
+    @property
+    def unverified(self) -> bool:
+        """Remembered from the disk, and neither confirmed by its source nor reached by a session yet."""
+        return self.member.unverified and not self.total
+
     def __repr__(self) -> str:
         return f"<Endpoint {self.label} weight={self.weight} active={self.active} ineligible={self.ineligible!r}>"

@@ -16,7 +16,7 @@ NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 @dataclass(frozen=True, slots=True)
 class Member:
     """One endpoint as a source describes it. `weight` 0 means: no new sessions. `priority` 0 is the first tier.
-    `max_connections` None means no limit."""
+    `max_connections` None means no limit. `unverified`: remembered from an earlier run, and not confirmed by its source yet."""
 
     address: Address
     weight: int = 1
@@ -24,6 +24,7 @@ class Member:
     zone: str | None = None
     max_connections: int | None = None
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)
+    unverified: bool = False
 
 
 @dataclass(frozen=True, slots=True)

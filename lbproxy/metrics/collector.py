@@ -57,6 +57,7 @@ def families(reading: Reading, options: MetricsOptions) -> Iterator[Family]:
     yield from _listeners(reading)
     yield from _routes(reading)
     yield from _upstreams(reading)
+    yield from _sources(reading)
     yield from _endpoints([_shown(upstream, options) for upstream in reading.upstreams])
     yield from _process(reading)
     for key, value in reading.relay.items():
@@ -140,6 +141,46 @@ def _upstreams(reading: Reading) -> Iterator[Family]:
         "gauge",
         "Sessions that wait for an endpoint.",
         ((labels, one.waiting) for labels, one in upstreams),
+    )
+
+
+def _sources(reading: Reading) -> Iterator[Family]:
+    sources = [
+        ({"upstream": upstream.name, "source": source.name}, source)
+        for upstream in reading.upstreams
+        for source in upstream.sources
+    ]
+    yield _family(
+        "lbproxy_discovery_updates",
+        "counter",
+        "Answers of the source, and tries that gave none (error), by what became of them.",
+        (
+            (labels | {"result": result}, count)
+            for labels, one in sources
+            for result, count in one.results.items()
+        ),
+    )
+    yield _family(
+        "lbproxy_discovery_age_seconds",
+        "gauge",
+        "Time since everything the source said was known to hold.",
+        ((labels, one.age_s) for labels, one in sources if one.age_s is not None),
+    )
+    yield _family(
+        "lbproxy_discovery_held",
+        "gauge",
+        "Endpoints that are in force although the source no longer names them.",
+        ((labels, one.held) for labels, one in sources),
+    )
+    yield _family(
+        "lbproxy_discovery_refused_entries",
+        "counter",
+        "Entries of the source that were not taken, by reason.",
+        (
+            (labels | {"reason": reason}, count)
+            for labels, one in sources
+            for reason, count in one.refused.items()
+        ),
     )
 
 

@@ -43,6 +43,17 @@ class EndpointReading:
 
 
 @dataclass(slots=True)
+class SourceReading:
+    """`age_s` None before the first answer."""
+
+    name: str
+    results: Mapping[str, int]
+    refused: Mapping[str, int]
+    age_s: float | None
+    held: int
+
+
+@dataclass(slots=True)
 class UpstreamReading:
     """`endpoints` may be lazy (a generator over a tuple of the live ones): it is read once, some hundred at a time, so that ten
     thousand endpoints are no long step on the loop."""
@@ -52,6 +63,7 @@ class UpstreamReading:
     connect_attempts: int
     waiting: int
     endpoints: Iterable[EndpointReading]
+    sources: Sequence[SourceReading] = ()
 
 
 @dataclass(slots=True)

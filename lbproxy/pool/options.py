@@ -16,8 +16,10 @@ class StrategyOptions:
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """`kind` original_dst has no members: each session dials the address its client meant."""
+    """`kind` original_dst has no members: each session dials the address its client meant. Sessions of an endpoint that its source no
+    longer names are closed after `removal_deadline_s`; None: they stay."""
 
     name: str
     kind: Literal["endpoints", "original_dst"] = "endpoints"
     strategy: StrategyOptions = field(default_factory=StrategyOptions)
+    removal_deadline_s: float | None = None

@@ -22,6 +22,9 @@ from lbproxy.pool.roster import Roster
 _ORIGINAL_DST: Final = Member(Address("0.0.0.0", 0, "inet"))  # noqa: S104 - nothing binds it
 _ORIGINAL_DST_LABEL: Final = "original_dst"
 
+# Failed dials in a row, without a success between them, that count as evidence against an endpoint.
+DOWN_STREAK: Final = 3
+
 MakeStrategy = Callable[[StrategyOptions], Strategy]
 
 
@@ -55,6 +58,11 @@ class Pool:
     def endpoints(self) -> Sequence[Endpoint]:
         """The current ones in configured order, then those removed of late."""
         return self._roster.endpoints()
+
+    def is_down(self, address: Address) -> bool:
+        """Whether sessions have found the endpoint of this address dead, and nobody has reached it since."""
+        endpoint = self._roster.find(address)
+        return endpoint is not None and endpoint.failure_streak >= DOWN_STREAK
 
     def start(self, now: float) -> list[Effect]:
         """Once, before the first session, for every kind: an original_dst upstream gets its one endpoint here, others
@@ -168,8 +176,12 @@ class Pool:
         effects: list[Effect] = [
             CloseSessions(self.name, endpoint, EndReason.DRAINED) for endpoint in self._roster.due_drains(now)
         ]
+        effects += [
+            CloseSessions(self.name, endpoint, EndReason.DRAINED)
+            for endpoint in self._roster.due_removals(now, self.options.removal_deadline_s)
+        ]
         effects += [EndpointForgotten(self.name, endpoint) for endpoint in self._roster.forget(now)]
-        return effects, self._roster.next_due(now)
+        return effects, self._roster.next_due(now, self.options.removal_deadline_s)
 
     def _acquire_original(self, endpoint: Endpoint, context: Context) -> Lease | Exhausted:
         """To where the client meant to go, and once: another try would go to the same place."""

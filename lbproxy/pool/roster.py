@@ -39,9 +39,13 @@ class Roster:
         self._by_address: dict[Address, Endpoint] = {}  # current ones in configured order, then removed ones
         self._by_label: dict[str, Endpoint] = {}
         self._removed: dict[Address, Endpoint] = {}
+        self._told_to_end: set[Address] = set()  # removed ones whose deadline has passed
         self._overrides = Overrides()
         self.drained = False  # as a whole: endpoints that appear now are drained, too
         self._drained_due: float | None = None
+
+    def find(self, address: Address) -> Endpoint | None:
+        return self._by_address.get(address)
 
     def endpoints(self) -> Sequence[Endpoint]:
         return list(self._by_address.values())
@@ -67,7 +71,7 @@ class Roster:
                 change.limits |= self._update(endpoint, member)
                 self._settle_in(endpoint)
                 added += 1
-            elif endpoint.member != member:
+            elif endpoint.member is not member and endpoint.member != member:
                 change.limits |= self._update(endpoint, member)
                 changed += 1
             current[member.address] = endpoint
@@ -131,6 +135,18 @@ class Roster:
         found = [self._by_label.get(label) for label in self._overrides.take_due_drains(now)]
         return [endpoint for endpoint in found if endpoint is not None and endpoint.active]
 
+    def due_removals(self, now: float, deadline_s: float | None) -> list[Endpoint]:
+        """Removed endpoints with sessions left `deadline_s` after their removal, each named once a removal."""
+        if deadline_s is None:
+            return []
+        due = [
+            each
+            for address, each in self._removed.items()
+            if address not in self._told_to_end and (each.removed_at or 0.0) + deadline_s <= now
+        ]
+        self._told_to_end.update(each.address for each in due)
+        return [each for each in due if each.active]
+
     def forget(self, now: float) -> list[Endpoint]:
         """Drop, and return, what was removed long ago and has no session left; and overrides of what is gone for longer."""
         for label in self._overrides.purge(now):
@@ -140,14 +156,21 @@ class Roster:
         forgotten = [e for e in self._removed.values() if not e.active and _forget_due(e) <= now]
         for endpoint in forgotten:
             del self._removed[endpoint.address]
+            self._told_to_end.discard(endpoint.address)
             del self._by_address[endpoint.address]
             del self._by_label[endpoint.label]
         return forgotten
 
-    def next_due(self, now: float) -> float | None:
+    def next_due(self, now: float, deadline_s: float | None) -> float | None:
         times = [
             max(_forget_due(e), now + LINGER_CHECK_S if e.active else now) for e in self._removed.values()
         ]
+        if deadline_s is not None:
+            times += [
+                (each.removed_at or 0.0) + deadline_s
+                for address, each in self._removed.items()
+                if address not in self._told_to_end
+            ]
         override_due = self._overrides.next_due()
         if override_due is not None:
             times.append(override_due)
@@ -169,6 +192,7 @@ class Roster:
     def _settle_in(self, endpoint: Endpoint) -> None:
         """New, or back after a removal."""
         self._removed.pop(endpoint.address, None)
+        self._told_to_end.discard(endpoint.address)
         self._overrides.appeared(endpoint.label)
         endpoint.removed_at = None
         endpoint.ineligible &= ~Ineligible.REMOVED

@@ -63,6 +63,7 @@ class Listener:
         self.accept_pauses = 0
         self.rejected: dict[Rejection, int] = dict.fromkeys(Rejection, 0)
         self.sockets: dict[Address, _socket.socket] = {}
+        self._bound: dict[Address, Address] = {}  # what the kernel made of each
         self.closing = False
         self._loop = loop
         self._capacity = capacity
@@ -87,6 +88,7 @@ class Listener:
         """Take over a bound socket and serve it. `configure` comes first."""
         self._prepare(address, listening)
         self.sockets[address] = listening
+        self._bound[address] = bound_address(listening, address)
         if self._listening:
             self._watch(listening)
         else:
@@ -100,7 +102,7 @@ class Listener:
     @property
     def addresses(self) -> list[Address]:
         """Where it really listens: ports chosen by the kernel filled in."""
-        return [bound_address(listening, address) for address, listening in self.sockets.items()]
+        return list(self._bound.values())
 
     @property
     def state(self) -> Literal["accepting", "paused", "draining", "unbound"]:
@@ -242,12 +244,13 @@ class Listener:
         if self._listening:
             self._loop.remove_reader(listening.fileno())
         self._empty_queue(listening)
-        del self.sockets[address]
+        del self.sockets[address], self._bound[address]
         close_listening(listening, address)
 
     def hand_over(self, address: Address) -> _socket.socket:
         """Give up a bound socket with its accept queue, to another listener that owns it from now on."""
         listening = self.sockets.pop(address)
+        del self._bound[address]
         if self._listening:
             self._loop.remove_reader(listening.fileno())
         return listening

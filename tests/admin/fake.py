@@ -16,6 +16,7 @@ from lbproxy.admin.shapes import (
     ListenerStatus,
     ReloadResult,
     SessionStatus,
+    SourceStatus,
     UpstreamDetail,
     UpstreamStatus,
 )
@@ -38,12 +39,27 @@ def endpoint(address: str, *, drained: bool = False, weight: int | None = None) 
         zone=None,
         max_connections=None,
         metadata={},
+        unverified=False,
         active=3,
         total=2000,
         failure_streak=0,
         connect_failures={"refused": 2},
         sent_bytes=5 * 1024 * 1024,
         received_bytes=12,
+    )
+
+
+def source() -> SourceStatus:
+    return SourceStatus(
+        name="static",
+        age_s=5.0,
+        results={"applied": 0},
+        refused={},
+        held=0,
+        held_why="",
+        unverified=False,
+        snapshot_age_s=None,
+        error="",
     )
 
 
@@ -122,6 +138,7 @@ class FakeOperations:
         left = [one for one in ENDPOINTS if one > after]
         return UpstreamDetail(
             **self._upstream(name),
+            sources=[source()],
             endpoints=[endpoint(one, drained=one in self.drained) for one in left[:limit]],
             next=left[limit - 1] if len(left) > limit else None,
         )

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from lbproxy.domain.histogram import CONNECT_BOUNDS_S, DURATION_BOUNDS_S, Histogram
-from lbproxy.metrics.contract import EndpointReading, ListenerReading, Reading, RouteReading, UpstreamReading
+from lbproxy.metrics.contract import (
+    EndpointReading,
+    ListenerReading,
+    Reading,
+    RouteReading,
+    SourceReading,
+    UpstreamReading,
+)
 
 
 def histogram(bounds: tuple[float, ...], *values: float) -> Histogram:
@@ -34,6 +41,10 @@ def reading(endpoints: int = 2, name: str = "web") -> Reading:
                 12,
                 0,
                 [endpoint(f"10.0.{i // 250}.{i % 250}:80", total=endpoints - i) for i in range(endpoints)],
+                [
+                    SourceReading("consul", {"applied": 2, "error": 1}, {"port": 3}, 1.5, 4),
+                    SourceReading("dns", {"applied": 0}, {}, None, 0),
+                ],
             )
         ],
         reloads={"applied": 2},

@@ -284,7 +284,7 @@ def test_the_documented_alerts_are_rules(tmp_path: Path) -> None:
         timeout=20,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 rules found" in done.stdout + done.stderr
+    assert "5 rules found" in done.stdout + done.stderr
     assert set(re.findall(r"lbproxy_[a-z_]+", rules)) <= set(
         re.findall(r"`(lbproxy_[a-z_]+)`", DOCUMENT.read_text())
     )

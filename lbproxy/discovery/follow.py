@@ -1,0 +1,275 @@
+"""A source made of a registry: everything that holds for all of them, once.
+
+Each answer is vetted, its host names are resolved, the guard judges it, and what is then in force is reported. Errors are followed by
+a back-off with full jitter and change nothing else. What is in force is kept on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from lbproxy.discovery.contract import Answer, Failed, Registry, Report, SourceStatus
+from lbproxy.discovery.guard import Guard, Verdict
+from lbproxy.discovery.intake import Intake
+from lbproxy.discovery.options import DiscoveryOptions
+from lbproxy.discovery.pace import Pace
+from lbproxy.discovery.snapshots import Saved, SnapshotError, Snapshots, unverified
+from lbproxy.discovery.vetting import Refusal
+from lbproxy.domain.address import Address
+from lbproxy.domain.backoff import Backoff
+from lbproxy.domain.errors import RegistryError
+from lbproxy.domain.membership import Membership
+from lbproxy.domain.strategy import Random
+from lbproxy.wire.resolver import Resolution
+
+_log = logging.getLogger(__name__)
+
+RETRY: Final = Backoff(base_s=0.2, cap_s=30.0, floor_s=0.1)
+LOOK_S: Final = 1.0  # how exactly the guard's deadlines and names' TTLs are kept
+SAVE_PAUSE_S: Final = 1.0  # a registry in motion is not written down change by change
+SAVE_AGE_S: Final = 300.0  # an unchanged answer refreshes the age of what is on disk this often
+_RESULTS: Final = ("applied", "unchanged", "held", "confirmed", "expired", "error")
+_NOTHING: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+
+
+class FollowedSource:
+    """A `Source`. Owns its registry, and three tasks while it runs.
+
+    `clock` gives monotonic seconds, `wall` those since 1970. `is_own` tells our own listeners, `is_down` what is known, by other
+    evidence, not to work. `predecessor` is the source that a reload replaced: what it had in force stands until the first answer.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        options: DiscoveryOptions,
+        registry: Registry,
+        report: Report,
+        failed: Failed,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        wall: Callable[[], float],
+        rng: Random,
+        resolve: Callable[[str], Awaitable[Resolution]],
+        is_own: Callable[[Address], bool],
+        is_down: Callable[[Address], bool],
+        snapshots: Snapshots | None,
+        predecessor: FollowedSource | None = None,
+    ) -> None:
+        self.name = options.name
+        self.upstream = upstream
+        self.registry = registry
+        self._report = report
+        self._failed = failed
+        self._clock = clock
+        self._sleep = sleep
+        self._wall = wall
+        self._rng = rng
+        self._snapshots = snapshots
+        self._guard = Guard(options.guard, is_down)
+        self._intake = Intake(options.limit, resolve, is_own, clock, rng)
+        self._pace = Pace(clock)
+        self._results = dict.fromkeys(_RESULTS, 0)
+        self._refused: Counter[str] = Counter(dict.fromkeys(map(str, Refusal), 0))
+        self._last_refused: Counter[str] = Counter()
+        self._error = ""
+        self._refreshed_at: float | None = None
+        self._saved_at: float | None = None  # of what is on disk, by the wall clock
+        self._unverified = False
+        self._taking = asyncio.Lock()
+        self._attention = asyncio.Event()  # something waits for a moment in time
+        self._unsaved = asyncio.Event()
+        self._begin(predecessor)
+
+    # -- what it tells
+
+    @property
+    def refreshed_at(self) -> float | None:
+        return self._refreshed_at
+
+    @property
+    def in_force(self) -> Membership | None:
+        return self._guard.in_force
+
+    @property
+    def status(self) -> SourceStatus:
+        age_s = None if self._saved_at is None else max(0.0, self._wall() - self._saved_at)
+        return SourceStatus(
+            dict(self._results),
+            dict(self._refused),
+            self._guard.held,
+            self._guard.why,
+            self._unverified,
+            age_s,
+            self._error,
+        )
+
+    def initial(self) -> Membership | None:
+        return self._guard.in_force
+
+    def _begin(self, predecessor: FollowedSource | None) -> None:
+        if predecessor is not None and predecessor.in_force is not None:
+            self._guard.begin(predecessor.in_force, trusted=not predecessor.status.unverified)
+            self._unverified = predecessor.status.unverified
+            return
+        if self._snapshots is None:
+            return
+        try:
+            saved = self._snapshots.load(self.upstream, self.name)
+        except SnapshotError as error:
+            _log.warning(
+                "upstream %s: what was last known of %s is lost: %s", self.upstream, self.name, error
+            )
+            return
+        if saved is None:
+            return
+        kept, refused = self._intake.vet_again(saved.membership)
+        self._count_refused(refused)
+        self._guard.begin(unverified(kept), trusted=False)
+        self._saved_at = saved.saved_at
+        self._unverified = True
+        _log.warning(
+            "upstream %s: %d endpoints of %s as they were %.0f s ago, until it answers",
+            self.upstream,
+            len(kept.members),
+            self.name,
+            max(0.0, self._wall() - saved.saved_at),
+        )
+
+    # -- following
+
+    async def run(self) -> None:
+        """Never returns. After a defect (an exception) it may be called again."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                of = f"discovery {self.upstream} {self.name}"
+                group.create_task(self._listen(), name=of)
+                group.create_task(self._keep_time(), name=f"{of} deadlines")
+                group.create_task(self._keep_saved(), name=f"{of} state")
+        except Exception:
+            self._guard.failed()
+            raise
+        finally:
+            await self.registry.close()
+
+    async def _listen(self) -> None:
+        failures = 0
+        while True:
+            try:
+                answer = await self.registry.next()
+            except RegistryError as error:
+                wait_s = max(RETRY.wait_s(failures, self._rng), error.retry_after_s or 0.0)
+                failures += 1
+                self._told_error(error)
+                await self._sleep(wait_s)
+                continue
+            failures = 0
+            if not await self._take(answer):
+                pause_s = self._pace.unchanged()
+                if pause_s:
+                    await self._sleep(pause_s)
+
+    async def _take(self, answer: Answer) -> bool:
+        """Whether it changed anything."""
+        async with self._taking:
+            membership, refused = await self._intake.members(answer.candidates)
+            if refused != self._last_refused:
+                self._count_refused(refused)
+            self._last_refused = refused
+            now, before = self._clock(), self._guard.in_force
+            verdict = self._guard.answered(
+                membership, now, consistent=answer.consistent, regressed=answer.regressed
+            )
+            self._error = ""
+            self._refreshed_at = now
+            self._unverified = False
+            return self._done(verdict, before)
+
+    def _done(self, verdict: Verdict, before: Membership | None) -> bool:
+        self._results[verdict.kind] += 1
+        if verdict.message:
+            _log.warning("upstream %s: %s: %s", self.upstream, self.name, verdict.message)
+        return self._after(before)
+
+    def _after(self, before: Membership | None) -> bool:
+        """Report what differs by now, and see to what waits for time."""
+        in_force = self._guard.in_force
+        if self._guard.held or self._intake.next_due is not None:
+            self._attention.set()
+        if in_force is None or in_force is before:
+            if self._saved_at is None or self._wall() - self._saved_at > SAVE_AGE_S:
+                self._unsaved.set()
+            return False
+        self._unsaved.set()
+        self._report(in_force)
+        return True
+
+    def _told_error(self, error: RegistryError) -> None:
+        self._guard.failed()
+        self._results["error"] += 1
+        self._error = str(error)
+        self._failed(RegistryError(f"{self.name}: {error}"))
+
+    def _count_refused(self, refused: Mapping[str, int]) -> None:
+        self._refused.update(refused)
+        if refused:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
+            _log.warning("upstream %s: %s: entries refused: %s", self.upstream, self.name, reasons)
+
+    # -- time
+
+    async def _keep_time(self) -> None:
+        while True:
+            await self._attention.wait()
+            await self._sleep(LOOK_S)
+            now = self._clock()
+            before = self._guard.in_force
+            verdict = self._guard.advance(now)
+            if verdict is not None:
+                self._done(verdict, before)
+            await self._refresh_names(now)
+            confirm_at = self._guard.confirm_at
+            if confirm_at is not None and now >= confirm_at:
+                await self._confirm()
+            if not self._guard.held and self._intake.next_due is None:
+                self._attention.clear()
+
+    async def _refresh_names(self, now: float) -> None:
+        """A name's new address is a change like any other, but no word of the registry: it ends no trouble with that."""
+        async with self._taking:
+            if not await self._intake.refresh(now):
+                return
+            membership, _ = await self._intake.again()
+            before = self._guard.in_force
+            self._done(self._guard.renamed(membership, self._clock()), before)
+
+    async def _confirm(self) -> None:
+        try:
+            answer = await self.registry.confirm()
+        except RegistryError as error:
+            self._told_error(error)
+        else:
+            await self._take(answer)
+
+    async def _keep_saved(self) -> None:
+        """Write what is in force, some time after it changed. A disk that fails is told, and tried again with the next change."""
+        snapshots = self._snapshots
+        while snapshots is not None:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            in_force, now = self._guard.in_force, self._wall()
+            if in_force is not None and not self._unverified:
+                try:
+                    await asyncio.to_thread(snapshots.save, self.upstream, self.name, Saved(in_force, now))
+                    self._saved_at = now
+                except OSError as error:
+                    _log.warning(
+                        "upstream %s: the state of %s is not kept: %s", self.upstream, self.name, error
+                    )
+            await self._sleep(SAVE_PAUSE_S)

@@ -1,0 +1,147 @@
+"""From a registry's candidates to members: vetted, and their host names resolved, without a long step on the loop.
+
+What an entry became is kept while the answers hold it: of ten thousand unchanged entries the same objects come out again, and
+whoever compares them is done at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final
+
+from lbproxy.discovery.contract import Candidate
+from lbproxy.discovery.names import RETRY, member_of, merged
+from lbproxy.discovery.options import StaticEndpoint
+from lbproxy.discovery.vetting import Refusal, undialable, vet
+from lbproxy.domain.address import Address, HostName, ip_address
+from lbproxy.domain.errors import ResolveError
+from lbproxy.domain.membership import Member, Membership
+from lbproxy.domain.strategy import Random
+from lbproxy.wire.resolver import Resolution
+
+SLICE: Final = 250  # entries between two turns of the loop: well below a millisecond of work
+ASKED_AT_ONCE: Final = 8
+
+Refused = Counter[str]
+
+
+class Intake:
+    """One source's. The caller sees to it that one answer is taken in after the other."""
+
+    def __init__(
+        self,
+        limit: int,
+        resolve: Callable[[str], Awaitable[Resolution]],
+        is_own: Callable[[Address], bool],
+        clock: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        self._limit = limit
+        self._resolve = resolve
+        self._is_own = is_own
+        self._clock = clock
+        self._rng = rng
+        self._candidates: Sequence[Candidate] = ()
+        self._known: dict[Candidate, Member | StaticEndpoint | Refusal] = {}
+        self._addresses: dict[str, tuple[str, ...]] = {}  # the last good ones of each name
+        self._due: dict[str, float] = {}
+        self._failures: Counter[str] = Counter()
+
+    @property
+    def next_due(self) -> float | None:
+        """When a host name is to be asked for again; None without names."""
+        return min(self._due.values(), default=None)
+
+    async def members(self, candidates: Sequence[Candidate]) -> tuple[Membership, Refused]:
+        """The answer's members, and how many entries were refused for which reason. A name that was never seen is resolved first; of one
+        that does not resolve the last good addresses stand."""
+        known: dict[Candidate, Member | StaticEndpoint | Refusal] = {}
+        names = set()
+        for at, candidate in enumerate(candidates):
+            if at % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            became = self._known.get(candidate)
+            if became is None:
+                became = vet(candidate)
+            if isinstance(became, StaticEndpoint):
+                assert isinstance(became.target, HostName)
+                names.add(became.target.name)
+            known[candidate] = became
+        self._candidates = candidates
+        self._known = known
+        for gone in self._due.keys() - names:
+            del self._due[gone], self._addresses[gone]
+        await self._ask(sorted(names - self._due.keys()))
+        return await self._collect()
+
+    async def refresh(self, now: float) -> bool:
+        """Ask again for the names that are due; whether an address has changed."""
+        before = dict(self._addresses)
+        await self._ask([name for name, due in self._due.items() if due <= now])
+        return self._addresses != before
+
+    async def again(self) -> tuple[Membership, Refused]:
+        """The last answer with what its names resolve to by now."""
+        return await self._collect()
+
+    def vet_again(self, membership: Membership) -> tuple[Membership, Refused]:
+        """Members from the disk, by the rules of today."""
+        refused: Refused = Counter()
+        return Membership(tuple(self._dialable(membership.members, refused))), refused
+
+    async def _collect(self) -> tuple[Membership, Refused]:
+        refused: Refused = Counter()
+        found: dict[Address, Member] = {}
+        taken = 0
+        for at, candidate in enumerate(self._candidates):
+            if at % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            became = self._known[candidate]
+            if isinstance(became, Refusal):
+                refused[became] += 1
+                continue
+            if taken == self._limit:
+                refused[Refusal.LIMIT] += 1
+                continue
+            taken += 1
+            members = (became,) if isinstance(became, Member) else tuple(self._of_name(became, refused))
+            for member in self._dialable(members, refused):
+                found.setdefault(member.address, member)
+        return Membership(tuple(found.values())), refused
+
+    def _dialable(self, members: Sequence[Member], refused: Refused) -> Iterator[Member]:
+        for member in members:
+            why = undialable(member.address.host)
+            if why is None and self._is_own(member.address):
+                why = Refusal.OWN_LISTENER
+            if why is None:
+                yield member
+            else:
+                refused[why] += 1
+
+    def _of_name(self, endpoint: StaticEndpoint, refused: Refused) -> Iterator[Member]:
+        assert isinstance(endpoint.target, HostName)
+        addresses = self._addresses[endpoint.target.name]
+        if not addresses:
+            refused[Refusal.UNRESOLVED] += 1
+        for ip in addresses:
+            yield member_of(endpoint, ip_address(ip, endpoint.target.port))
+
+    async def _ask(self, names: Sequence[str]) -> None:
+        for start in range(0, len(names), ASKED_AT_ONCE):
+            await asyncio.gather(*map(self._ask_one, names[start : start + ASKED_AT_ONCE]))
+
+    async def _ask_one(self, name: str) -> None:
+        before = self._addresses.setdefault(name, ())
+        try:
+            resolution = await self._resolve(name)
+        except ResolveError:
+            wait_s = RETRY.wait_s(self._failures[name], self._rng)
+            self._failures[name] += 1
+        else:
+            del self._failures[name]
+            self._addresses[name] = merged(before, resolution)
+            wait_s = resolution.ttl_s
+        self._due[name] = self._clock() + wait_s

@@ -1,0 +1,73 @@
+"""The state on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from lbproxy.discovery.snapshots import Saved, SnapshotError, Snapshots, unverified
+from lbproxy.domain.address import parse_address
+from lbproxy.domain.membership import Member, Membership
+from tests.discovery.members import members
+
+MEMBERSHIP = Membership(
+    (
+        Member(parse_address("10.0.0.1:80"), 3, 1, "eu", 7, {"version": "v2"}),
+        Member(parse_address("[2001:db8::1]:80"), weight=0),
+    )
+)
+
+
+def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path / "state" / "discovery")
+    snapshots.save("web/../x", "consul", Saved(MEMBERSHIP, 1234.5))
+    assert snapshots.load("web/../x", "consul") == Saved(MEMBERSHIP, 1234.5)
+    assert snapshots.load("web", "consul") is None
+    assert [path.parent for path in tmp_path.rglob("*.json")] == [tmp_path / "state" / "discovery"]
+
+
+def test_a_new_one_takes_the_place_of_the_old_one_as_a_whole(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path)
+    snapshots.save("web", "consul", Saved(MEMBERSHIP, 1.0))
+    snapshots.save("web", "consul", Saved(members(1, 2), 2.0))
+    assert snapshots.load("web", "consul") == Saved(members(1, 2), 2.0)
+    assert len(os.listdir(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"version": 2, "saved_at": 1, "members": []}',
+        '{"version": 1, "saved_at": "x", "members": []}',
+        '{"version": 1, "saved_at": 1, "members": [{}]}',
+        '{"version": 1, "saved_at": 1, "members": [{"address": "nowhere"}]}',
+        '{"version": 1, "saved_at": 1, "members": 5}',
+    ],
+)
+def test_a_damaged_file_is_named_and_not_used(tmp_path: Path, text: str) -> None:
+    (tmp_path / "web.consul.json").write_text(text)
+    with pytest.raises(SnapshotError, match=r"web\.consul\.json"):
+        Snapshots(tmp_path).load("web", "consul")
+
+
+def test_a_save_that_fails_leaves_the_old_one_and_no_litter(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path)
+    snapshots.save("web", "consul", Saved(MEMBERSHIP, 1.0))
+    broken = Membership((Member(parse_address("10.0.0.1:80"), zone=object()),))  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        snapshots.save("web", "consul", Saved(broken, 2.0))
+    assert snapshots.load("web", "consul") == Saved(MEMBERSHIP, 1.0)
+    assert len(os.listdir(tmp_path)) == 1
+
+
+def test_what_is_remembered_is_marked_so(tmp_path: Path) -> None:
+    assert all(member.unverified for member in unverified(MEMBERSHIP).members)
+    Snapshots(tmp_path).save("web", "consul", Saved(unverified(MEMBERSHIP), 1.0))
+    assert "unverified" not in json.loads((tmp_path / "web.consul.json").read_text())["members"][0]
