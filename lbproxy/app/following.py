@@ -18,7 +18,7 @@ from lbproxy.discovery.static import StaticSource
 from lbproxy.domain.address import Address
 from lbproxy.domain.backoff import Backoff
 from lbproxy.domain.effects import Effect
-from lbproxy.domain.membership import Membership
+from lbproxy.domain.membership import Difference, Membership
 from lbproxy.domain.strategy import Random
 from lbproxy.proxy.complaints import Complaints
 from lbproxy.wire.http import HttpClient
@@ -52,14 +52,15 @@ class Sources:
 
 
 class Following:
-    """Owns the source's task from `start` to `stop`. `changed` is called whenever `membership` is another one."""
+    """Owns the source's task from `start` to `stop`. `changed` is called whenever `membership` is another one,
+    with how it differs where the source knows."""
 
     def __init__(
         self,
         upstream: str,
         options: SourceOptions,
         sources: Sources,
-        changed: Callable[[], None],
+        changed: Callable[[Difference | None], None],
         failed: Callable[[Exception], None],
         is_down: Callable[[Address], bool],
         predecessor: Following | None,
@@ -114,10 +115,10 @@ class Following:
             self._task.cancel()
             self._task = None
 
-    def _report(self, membership: Membership) -> None:
+    def _report(self, membership: Membership, difference: Difference | None) -> None:
         if not self._stopped:
             self.membership = membership
-            self._changed()
+            self._changed(difference)
 
     async def _follow(self, source: Source) -> None:
         """The wall around a source: a defect is logged and the source started again, later and later."""

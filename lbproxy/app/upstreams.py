@@ -10,7 +10,7 @@ from lbproxy.config.options import UpstreamOptions
 from lbproxy.discovery.contract import Source
 from lbproxy.domain.address import Address
 from lbproxy.domain.effects import EndpointForgotten
-from lbproxy.domain.membership import Membership
+from lbproxy.domain.membership import Difference, Membership
 from lbproxy.domain.strategy import Strategy
 from lbproxy.pool.options import StrategyOptions
 from lbproxy.pool.pool import Pool
@@ -63,7 +63,7 @@ class Upstream:
                 self._following[name] = before.pop(name)
                 continue
             made = Following(
-                self.name, options, self._sources, self._merge, self._failed, self.pool.is_down, known
+                self.name, options, self._sources, self._changed, self._failed, self.pool.is_down, known
             )
             self._following[name] = made
             new.append(made)
@@ -100,6 +100,14 @@ class Upstream:
     def judge_again(self) -> None:
         """Our own addresses have changed: see again whether an endpoint is one of them."""
         self._merge()
+
+    def _changed(self, difference: Difference | None) -> None:
+        """A source has reported. Of a single one, what differs is all there is to do."""
+        alone = len(self._following) == 1 and not self._refused
+        if difference is None or not alone or any(self._sources.is_own(m.address) for m in difference.told):
+            self._merge()
+        else:
+            self._sources.apply(self.pool.apply_difference(difference, self._sources.clock()))
 
     def _merge(self) -> None:
         """Bring what the sources say together: the first that names an address says what holds of it."""

@@ -1,6 +1,6 @@
 """What a source is: something that knows which endpoints an upstream has, and says so whenever that changes.
 
-- A source **reports** full answers, never a part: `report(membership)`. An error never shrinks an upstream: it is told by
+- A source **reports** full answers, never a part: `report(membership, difference)`. An error never shrinks an upstream: it is told by
   `failed(error)`, and what was reported before stands.
 - Both callables are synchronous and called on the event loop's thread.
 - `run` owns no task of its own beyond those of a TaskGroup inside it; `app` runs it in a named task behind a wall. It returns
@@ -18,9 +18,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lbproxy.domain.membership import NO_METADATA, Membership
+from lbproxy.domain.membership import NO_METADATA, Difference, Membership
 
-Report = Callable[[Membership], None]
+Report = Callable[[Membership, Difference | None], None]
+"""A full answer, and how it differs from the one reported before it, where the source knows: then applying it is cheap."""
 Failed = Callable[[Exception], None]
 """Told of every try that failed, for the log and the metrics; the error says whom it concerns."""
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from lbproxy.discovery.contract import Answer, Failed, Registry, Report, SourceStatus
 from lbproxy.discovery.guard import Guard, Verdict
-from lbproxy.discovery.intake import Intake
+from lbproxy.discovery.intake import Intake, difference
 from lbproxy.discovery.options import DiscoveryOptions
 from lbproxy.discovery.pace import Pace
 from lbproxy.discovery.snapshots import Saved, SnapshotError, Snapshots, unverified
@@ -189,15 +189,15 @@ class FollowedSource:
             self._error = ""
             self._refreshed_at = now
             self._unverified = False
-            return self._done(verdict, before)
+            return await self._done(verdict, before)
 
-    def _done(self, verdict: Verdict, before: Membership | None) -> bool:
+    async def _done(self, verdict: Verdict, before: Membership | None) -> bool:
         self._results[verdict.kind] += 1
         if verdict.message:
             _log.warning("upstream %s: %s: %s", self.upstream, self.name, verdict.message)
-        return self._after(before)
+        return await self._after(before)
 
-    def _after(self, before: Membership | None) -> bool:
+    async def _after(self, before: Membership | None) -> bool:
         """Report what differs by now, and see to what waits for time."""
         in_force = self._guard.in_force
         if self._guard.held or self._intake.next_due is not None:
@@ -207,7 +207,10 @@ class FollowedSource:
                 self._unsaved.set()
             return False
         self._unsaved.set()
-        self._report(in_force)
+        if before is None:
+            self._report(in_force, None)
+        else:
+            self._report(in_force, await difference(before, in_force))
         return True
 
     def _told_error(self, error: RegistryError) -> None:
@@ -229,16 +232,20 @@ class FollowedSource:
             await self._attention.wait()
             await self._sleep(LOOK_S)
             now = self._clock()
-            before = self._guard.in_force
-            verdict = self._guard.advance(now)
-            if verdict is not None:
-                self._done(verdict, before)
+            await self._let_go(now)
             await self._refresh_names(now)
             confirm_at = self._guard.confirm_at
             if confirm_at is not None and now >= confirm_at:
                 await self._confirm()
             if not self._guard.held and self._intake.next_due is None:
                 self._attention.clear()
+
+    async def _let_go(self, now: float) -> None:
+        async with self._taking:
+            before = self._guard.in_force
+            verdict = self._guard.advance(now)
+            if verdict is not None:
+                await self._done(verdict, before)
 
     async def _refresh_names(self, now: float) -> None:
         """A name's new address is a change like any other, but no word of the registry: it ends no trouble with that."""
@@ -247,7 +254,7 @@ class FollowedSource:
                 return
             membership, _ = await self._intake.again()
             before = self._guard.in_force
-            self._done(self._guard.renamed(membership, self._clock()), before)
+            await self._done(self._guard.renamed(membership, self._clock()), before)
 
     async def _confirm(self) -> None:
         try:

@@ -17,7 +17,7 @@ from lbproxy.discovery.options import StaticEndpoint
 from lbproxy.discovery.vetting import Refusal, undialable, vet
 from lbproxy.domain.address import Address, HostName, ip_address
 from lbproxy.domain.errors import ResolveError
-from lbproxy.domain.membership import Member, Membership
+from lbproxy.domain.membership import Difference, Member, Membership
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.resolver import Resolution
 
@@ -145,3 +145,19 @@ class Intake:
             self._addresses[name] = merged(before, resolution)
             wait_s = resolution.ttl_s
         self._due[name] = self._clock() + wait_s
+
+
+async def difference(before: Membership, after: Membership) -> Difference:
+    """What changed from one to the other; in slices, too."""
+    old: dict[Address, Member] = {}
+    for at in range(0, len(before.members), SLICE):
+        old.update((member.address, member) for member in before.members[at : at + SLICE])
+        await asyncio.sleep(0)
+    told: list[Member] = []
+    for at in range(0, len(after.members), SLICE):
+        for member in after.members[at : at + SLICE]:
+            known = old.pop(member.address, None)
+            if known is not member and known != member:
+                told.append(member)
+        await asyncio.sleep(0)
+    return Difference(tuple(told), tuple(old))

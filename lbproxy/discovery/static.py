@@ -97,5 +97,5 @@ class StaticSource:
         if changed and resolution.dropped:
             _log.warning("%s: %d addresses beyond the limit are not used", name, resolution.dropped)
         if changed:
-            self._report(self._table.membership)
+            self._report(self._table.membership, None)
         return wait_s

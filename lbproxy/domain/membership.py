@@ -40,3 +40,11 @@ class Membership:
         for member in members:
             unique.setdefault(member.address, member)
         return Membership(tuple(unique.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """From one full answer to the next: `told` are new or have changed, in the answer's order; `gone` are no longer named."""
+
+    told: tuple[Member, ...]
+    gone: tuple[Address, ...]

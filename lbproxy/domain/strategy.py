@@ -44,10 +44,14 @@ class Context:
 
 
 class Strategy(Protocol):
-    """Which endpoint next. Sees no socket, no clock, no health; keeps its tables in step by the three notices."""
+    """Which endpoint next. Sees no socket, no clock, no health; keeps its tables in step by the notices."""
 
     def rebuild(self, snapshot: Snapshot) -> None:
         """The members or their weights changed. Position and order carry over for those that stay."""
+
+    def update(self, snapshot: Snapshot, gone: Collection[Endpoint], came: Collection[Endpoint]) -> None:
+        """As `rebuild`, told what differs: `gone` were in the snapshot before, `came` are new in it (behind all others) or have another
+        weight. A few of ten thousand must not cost what a rebuild costs."""
 
     def pick(self, snapshot: Snapshot, context: Context) -> Endpoint | None:
         """An endpoint that is neither full nor in `context.tried`; None when there is none."""

@@ -10,7 +10,7 @@ from lbproxy.domain.effects import CloseSessions, Effect, EndpointForgotten
 from lbproxy.domain.endpoint import Endpoint
 from lbproxy.domain.errors import ConnectFailure
 from lbproxy.domain.histogram import CONNECT_BOUNDS_S, Histogram
-from lbproxy.domain.membership import MAX_WEIGHT, Member, Membership
+from lbproxy.domain.membership import MAX_WEIGHT, Difference, Member, Membership
 from lbproxy.domain.session import EndReason
 from lbproxy.domain.strategy import Context, Strategy
 from lbproxy.pool import tiers
@@ -82,6 +82,18 @@ class Pool:
         change = self._roster.apply(Membership.of(membership.members).members, now)
         if change.any:
             self._publish(limits_changed=change.limits)
+        return change.effects
+
+    def apply_difference(self, difference: Difference, now: float) -> list[Effect]:
+        """As `apply_membership`, of an answer that differs so from the last one: what it costs is what differs, and a few passes over
+        the rest at the machine's speed. Newcomers stand behind all others."""
+        change = self._roster.apply_difference(difference, now)
+        if change.touched:
+            published = tiers.change(
+                self._tiers, change.touched, self._new_strategy, limits_changed=change.limits
+            )
+            self._tiers = published
+            self._usable = sum(len(tier.snapshot.endpoints) for tier in published)
         return change.effects
 
     def reconfigure(self, options: PoolOptions, now: float) -> list[Effect]:  # noqa: ARG002 - as all that changes it

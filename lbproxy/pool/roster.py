@@ -9,7 +9,7 @@ from typing import Final
 from lbproxy.domain.address import Address
 from lbproxy.domain.effects import Effect, EndpointAdded, Notice
 from lbproxy.domain.endpoint import Endpoint, Ineligible
-from lbproxy.domain.membership import Member
+from lbproxy.domain.membership import Difference, Member
 from lbproxy.pool.overrides import Overrides
 
 # A removed endpoint's counters stay readable for the usual window of rate() in Prometheus, so that their end is seen.
@@ -20,11 +20,14 @@ LINGER_CHECK_S: Final = 60.0
 
 @dataclass(slots=True)
 class Change:
-    """What one membership changed: the effects, whether picks are concerned at all, and whether a limit differs."""
+    """What one membership changed: the effects, whether picks are concerned at all, whether a limit differs, and whom it touched."""
 
     effects: list[Effect] = field(default_factory=list)
     any: bool = False
     limits: bool = False
+    touched: list[Endpoint] = field(default_factory=list)
+    added: int = 0
+    changed: int = 0
 
 
 class Roster:
@@ -35,8 +38,8 @@ class Roster:
 
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
-        self._members: tuple[Member, ...] = ()
-        self._by_address: dict[Address, Endpoint] = {}  # current ones in configured order, then removed ones
+        self._members: tuple[Member, ...] | None = ()  # as last applied; None after a difference
+        self._by_address: dict[Address, Endpoint] = {}
         self._by_label: dict[str, Endpoint] = {}
         self._removed: dict[Address, Endpoint] = {}
         self._told_to_end: set[Address] = set()  # removed ones whose deadline has passed
@@ -48,7 +51,9 @@ class Roster:
         return self._by_address.get(address)
 
     def endpoints(self) -> Sequence[Endpoint]:
-        return list(self._by_address.values())
+        """The current ones, then those removed of late."""
+        current = [each for each in self._by_address.values() if each.removed_at is None]
+        return [*current, *self._removed.values()]
 
     def apply(self, members: tuple[Member, ...], now: float, label: str | None = None) -> Change:
         """Take `members` (one an address) as all there is. `label` names new endpoints other than by their address."""
@@ -58,23 +63,8 @@ class Roster:
         change.any = True
         before = self._by_address
         current: dict[Address, Endpoint] = {}
-        added = changed = 0
         for member in members:
-            endpoint = before.get(member.address)
-            if endpoint is None:
-                endpoint = Endpoint(member, label)
-                self._by_label[endpoint.label] = endpoint
-                change.effects.append(EndpointAdded(self._upstream, endpoint))
-                self._settle_in(endpoint)
-                added += 1
-            elif endpoint.removed_at is not None:
-                change.limits |= self._update(endpoint, member)
-                self._settle_in(endpoint)
-                added += 1
-            elif endpoint.member is not member and endpoint.member != member:
-                change.limits |= self._update(endpoint, member)
-                changed += 1
-            current[member.address] = endpoint
+            current[member.address] = self._take_in(member, change, label)
         gone = [endpoint for address, endpoint in before.items() if address not in current]
         left = [endpoint for endpoint in gone if endpoint.removed_at is None]
         for endpoint in left:
@@ -83,12 +73,47 @@ class Roster:
             current[endpoint.address] = endpoint
         self._members = members
         self._by_address = current
-        if added or changed or left:
-            message = (
-                f"endpoints: {added} added, {len(left)} removed, {changed} changed, {len(members)} in all"
-            )
-            change.effects.append(Notice(self._upstream, "membership_changed", message))
+        self._tell(change, left, len(members))
         return change
+
+    def apply_difference(self, difference: Difference, now: float) -> Change:
+        """As `apply` of a membership that differs so from the last one. Newcomers stand behind those that stay."""
+        change = Change(any=True)
+        self._members = None
+        for member in difference.told:
+            self._by_address[member.address] = self._take_in(member, change, None)
+        named = [self._by_address.get(address) for address in difference.gone]
+        left = [endpoint for endpoint in named if endpoint is not None and endpoint.removed_at is None]
+        for endpoint in left:
+            self._remove(endpoint, now)
+        change.touched += left
+        self._tell(change, left, len(self._by_address) - len(self._removed))
+        return change
+
+    def _take_in(self, member: Member, change: Change, label: str | None) -> Endpoint:
+        endpoint = self._by_address.get(member.address)
+        if endpoint is None:
+            endpoint = Endpoint(member, label)
+            self._by_label[endpoint.label] = endpoint
+            change.effects.append(EndpointAdded(self._upstream, endpoint))
+            self._settle_in(endpoint)
+            change.added += 1
+        elif endpoint.removed_at is not None:
+            change.limits |= self._update(endpoint, member)
+            self._settle_in(endpoint)
+            change.added += 1
+        elif endpoint.member is not member and endpoint.member != member:
+            change.limits |= self._update(endpoint, member)
+            change.changed += 1
+        else:
+            return endpoint
+        change.touched.append(endpoint)
+        return endpoint
+
+    def _tell(self, change: Change, left: Sequence[Endpoint], number: int) -> None:
+        if change.added or change.changed or left:
+            message = f"endpoints: {change.added} added, {len(left)} removed, {change.changed} changed, {number} in all"
+            change.effects.append(Notice(self._upstream, "membership_changed", message))
 
     def drain(self, key: str, due: float | None) -> None:
         endpoint = self._find(key)

@@ -7,6 +7,7 @@ differ do so by more than a rounding.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from heapq import heapify, heappop, heappush, heapreplace
 
 from lbproxy.domain.endpoint import Endpoint
@@ -33,10 +34,11 @@ class LeastConnection:
     """Equal loads rotate: who was chosen longest ago comes first. An endpoint found full leaves the heap until one of its
     sessions ends. Every notice and pick costs O(log n) amortised."""
 
-    __slots__ = ("_choices", "_heap", "_nodes")
+    __slots__ = ("_choices", "_heap", "_newest", "_nodes")
 
     def __init__(self) -> None:
         self._choices = 0
+        self._newest = 0  # below every number of a choice, and falling: who comes late comes first
         self._heap: list[_Item] = []
         self._nodes: dict[Endpoint, _Node] = {}
 
@@ -54,7 +56,24 @@ class LeastConnection:
             if not node.endpoint.full:
                 node.item = ((node.endpoint.active + 1) / node.weight, rank, node)
         self._choices = len(nodes)
+        self._newest = 0
         self._compact()
+
+    def update(self, snapshot: Snapshot, gone: Collection[Endpoint], came: Collection[Endpoint]) -> None:  # noqa: ARG002
+        """O((gone + came) log n)."""
+        for endpoint in gone:
+            self._nodes.pop(endpoint).item = None
+        self._newest -= len(came)
+        for rank, endpoint in enumerate(came, self._newest):
+            node = self._nodes.get(endpoint)
+            if node is None:
+                node = self._nodes[endpoint] = _Node(endpoint, endpoint.weight, rank)
+            node.weight = endpoint.weight
+            if not endpoint.full:
+                node.item = ((endpoint.active + 1) / node.weight, node.chosen, node)
+                heappush(self._heap, node.item)
+        if len(self._heap) > 2 * len(self._nodes) + 16:
+            self._compact()
 
     def pick(self, snapshot: Snapshot, context: Context) -> Endpoint | None:  # noqa: ARG002 - the heap holds it
         heap = self._heap
@@ -127,6 +146,10 @@ class LeastOfDraws:
     def rebuild(self, snapshot: Snapshot) -> None:
         """O(n)."""
         self._draws = Draws(snapshot.endpoints, snapshot.weights)
+
+    def update(self, snapshot: Snapshot, gone: Collection[Endpoint], came: Collection[Endpoint]) -> None:  # noqa: ARG002
+        """O(n), of which each step is a machine instruction or two."""
+        self.rebuild(snapshot)
 
     def pick(self, snapshot: Snapshot, context: Context) -> Endpoint | None:  # noqa: ARG002 - the table holds it
         draws = self._draws

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from lbproxy.domain.endpoint import Endpoint
 from lbproxy.domain.strategy import Context, Snapshot
 from lbproxy.strategies.draws import NOTHING, ROUNDS, Draws
@@ -19,6 +21,10 @@ class RandomTwo:
     def rebuild(self, snapshot: Snapshot) -> None:
         """O(n)."""
         self._draws = Draws(snapshot.endpoints, snapshot.weights)
+
+    def update(self, snapshot: Snapshot, gone: Collection[Endpoint], came: Collection[Endpoint]) -> None:  # noqa: ARG002
+        """O(n), of which each step is a machine instruction or two."""
+        self.rebuild(snapshot)
 
     def pick(self, snapshot: Snapshot, context: Context) -> Endpoint | None:  # noqa: ARG002 - the table holds it
         draws = self._draws

@@ -9,6 +9,7 @@ queue, only its head can win, and a pick costs O(number of different weights), w
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from operator import attrgetter
 
 from lbproxy.domain.endpoint import Endpoint
@@ -33,12 +34,13 @@ class RoundRobin:
     """A full endpoint that comes up forfeits its turn: it moves on as if picked, so that it has no turns saved up when it
     has room again. One that is only tried keeps its turn for the next session."""
 
-    __slots__ = ("_classes", "_picks", "_total")
+    __slots__ = ("_classes", "_newest", "_picks", "_total")
 
     def __init__(self) -> None:
         self._classes: list[tuple[int, _Queue]] = []  # weight and queue
         self._picks = 0
         self._total = 0
+        self._newest = 0  # the highest index there is
 
     def rebuild(self, snapshot: Snapshot) -> None:
         """O(n log n). Credits stay with those that stay, within what the new sum of weights allows; newcomers have none."""
@@ -53,6 +55,33 @@ class RoundRobin:
         self._classes = [(weight, deque(turns)) for weight, turns in classes.items()]
         self._picks = 0
         self._total = total
+        self._newest = len(snapshot.endpoints)
+
+    def update(self, snapshot: Snapshot, gone: Collection[Endpoint], came: Collection[Endpoint]) -> None:
+        """O(n) in steps of the machine's; only what differs is looked at one by one. Newcomers have the mean of all credits, and among
+        equals come last."""
+        leaving = {*gone, *came}
+        known: dict[Endpoint, int] = {}
+        credit = 0
+        classes: dict[int, list[_Turn]] = {}
+        for weight, queue in self._classes:
+            rise = weight * self._picks
+            credit += sum(map(_base, queue)) + rise * len(queue)
+            for turn in queue:
+                if turn.endpoint in leaving:
+                    known[turn.endpoint] = turn.base + rise
+            classes[weight] = [turn for turn in queue if turn.endpoint not in leaving]
+        number = sum(len(queue) for _, queue in self._classes)
+        mean = credit // number if number else 0
+        self._total = sum(snapshot.weights)
+        for endpoint in came:
+            self._newest += 1
+            base = known.get(endpoint, mean) - endpoint.weight * self._picks
+            classes.setdefault(endpoint.weight, []).append(_Turn(base, self._newest, endpoint))
+        for turns in classes.values():
+            if turns:
+                _settle(turns, self._total)
+        self._classes = [(weight, deque(turns)) for weight, turns in classes.items() if turns]
 
     def pick(self, snapshot: Snapshot, context: Context) -> Endpoint | None:  # noqa: ARG002 - the queues hold it
         classes = self._classes

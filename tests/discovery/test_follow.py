@@ -46,7 +46,7 @@ class Followed:
             "web",
             DiscoveryOptions("consul", None, **options),
             registry,
-            self.reports.append,
+            lambda membership, _: self.reports.append(membership),
             lambda error: self.errors.append(str(error)),
             clock=self.time.clock,
             sleep=self.time.sleep,

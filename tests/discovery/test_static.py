@@ -39,7 +39,7 @@ class Rig:
             "web",
             tuple(StaticEndpoint(parse_target(t)) if isinstance(t, str) else t for t in targets),
             self.dns.resolve,
-            self.reports.append,
+            lambda membership, _: self.reports.append(membership),
             self.failures.append,
             self.time.clock,
             self.time.sleep,

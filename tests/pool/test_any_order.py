@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lbproxy.domain.effects import CloseSessions, Effect, EndpointAdded, EndpointForgotten
 from lbproxy.domain.endpoint import Endpoint, Ineligible
-from lbproxy.domain.membership import Member, Membership
+from lbproxy.domain.membership import Difference, Member, Membership
 from lbproxy.domain.strategy import Context
 from lbproxy.pool.lease import Exhausted, Lease
 from lbproxy.pool.options import PoolOptions, StrategyOptions
@@ -46,6 +46,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.live: list[Lease] = []
         self.over: list[Lease] = []
         self.picked = 0
+        self.ordered = True  # as the last full answer was; a difference puts newcomers behind the others
 
     def take_in(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -72,7 +73,18 @@ class AnyOrder(RuleBasedStateMachine):
     def apply_membership(self, members: list[Member]) -> None:
         membership = Membership(tuple(members))
         self.members = {str(m.address): m for m in Membership.of(membership.members).members}
+        self.ordered = True
         self.take_in(self.pool.apply_membership(membership, self.now))
+
+    @rule(members=MEMBERS)
+    def apply_difference(self, members: list[Member]) -> None:
+        wanted = {m.address: m for m in Membership.of(tuple(members)).members}
+        before = {m.address: m for m in self.members.values()}
+        told = tuple(m for address, m in wanted.items() if before.get(address) != m)
+        gone = tuple(address for address in before if address not in wanted)
+        self.members = {str(address): m for address, m in wanted.items()}
+        self.ordered = False
+        self.take_in(self.pool.apply_difference(Difference(told, gone), self.now))
 
     @rule(number=NUMBERS, deadline_s=st.none() | st.floats(0, 100))
     def drain(self, number: int, deadline_s: float | None) -> None:
@@ -155,7 +167,8 @@ class AnyOrder(RuleBasedStateMachine):
             listed = self.pool.endpoints()
             assert len(listed) == len(self.known)
             assert set(listed) == self.known
-            assert [e.label for e in listed[: len(self.members)]] == list(self.members)
+            current = [e.label for e in listed[: len(self.members)]]
+            assert current == list(self.members) if self.ordered else set(current) == set(self.members)
             assert all((not e.ineligible) == self.eligible(e) for e in listed)
             assert self.pool.usable == sum(self.eligible(e) for e in listed)
             for e in listed:
