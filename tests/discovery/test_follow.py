@@ -15,12 +15,13 @@ import pytest
 from lbproxy.discovery.contract import Answer, Candidate, Source
 from lbproxy.discovery.follow import LOOK_S, RETRY, FollowedSource
 from lbproxy.discovery.guard import CONFIRM_AFTER_S
+from lbproxy.discovery.intake import SLICE
 from lbproxy.discovery.options import DiscoveryOptions, GuardOptions
 from lbproxy.discovery.pace import BURST, REFILL_A_S
 from lbproxy.discovery.snapshots import Saved, Snapshots
 from lbproxy.domain.address import Address, ip_address
 from lbproxy.domain.errors import RegistryError, ResolveError
-from lbproxy.domain.membership import Membership
+from lbproxy.domain.membership import Difference, Membership
 from lbproxy.wire.resolver import Resolution
 from tests.discovery.members import ScriptedRegistry, address, answer, hosts, members, numbers
 from tests.discovery.virtual import ScriptedResolver, VirtualTime
@@ -198,6 +199,33 @@ async def test_more_entries_than_the_limit_are_refused() -> None:
         await of.time.settle()
         assert of.last == list(range(500))
         assert of.source.status.refused["limit"] == 100
+
+
+async def test_a_large_answer_is_taken_in_slices_and_what_differs_is_told() -> None:
+    many = range(5000)
+    of = Followed(ScriptedRegistry())
+    told: asyncio.Queue[Difference | None] = asyncio.Queue()
+    of.source._report = lambda _, difference: told.put_nowait(difference)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with of.running(), asyncio.TaskGroup() as group:
+        counting = group.create_task(count(), name="count")
+        of.registry.tell(answer(*many))
+        assert await told.get() is None
+        assert turns >= 2 * len(many) // SLICE
+        turns = 0
+        of.registry.tell(answer(*many[1:], 5000))
+        difference = await told.get()
+        assert turns >= 4 * len(many) // SLICE
+        counting.cancel()
+    assert difference is not None
+    assert (hosts(Membership(difference.told)), difference.gone) == (hosts(members(5000)), (address(0),))
 
 
 async def test_two_ids_on_one_address_are_one_endpoint() -> None:

@@ -1,0 +1,193 @@
+"""An upstream's sources: merged, replaced by reloads, and what becomes of endpoints that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from lbproxy.app.following import Sources
+from lbproxy.app.upstreams import Upstream
+from lbproxy.config.options import UpstreamOptions
+from lbproxy.discovery.contract import Answer, Candidate, Registry
+from lbproxy.discovery.options import DiscoveryOptions, StaticEndpoint
+from lbproxy.domain.address import Address, ip_address
+from lbproxy.domain.effects import CloseSessions, Effect
+from lbproxy.domain.errors import ConnectFailure
+from lbproxy.domain.strategy import Context
+from lbproxy.pool.lease import Lease
+from lbproxy.pool.options import PoolOptions
+from lbproxy.pool.pool import DOWN_STREAK
+from lbproxy.wire.resolver import Resolution
+from tests.discovery.members import ScriptedRegistry, answer
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """The options of a registry that a test tells what to say."""
+
+    registry: ScriptedRegistry
+
+
+class Rig:
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self.effects: list[Effect] = []
+        self.own: set[Address] = set()
+        self.now = 100.0
+        self.sources = Sources(
+            group,
+            self.apply,
+            self.resolve,
+            self.own.__contains__,
+            lambda: self.now,
+            random.Random(1),
+        )
+
+    def apply(self, effects: Sequence[Effect]) -> None:
+        self.effects += effects
+
+    async def resolve(self, name: str) -> Resolution:
+        raise AssertionError(name)
+
+    def upstream(self, *discovery: DiscoveryOptions, deadline_s: float | None = None) -> Upstream:
+        options = UpstreamOptions(PoolOptions("web", removal_deadline_s=deadline_s), discovery=discovery)
+        made = Upstream(options, self.sources)
+        made.configure(options)
+        return made
+
+
+@pytest.fixture
+async def rig(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+    def make(options: object, _: object) -> Registry:
+        assert isinstance(options, Scripted)
+        return options.registry
+
+    monkeypatch.setattr("lbproxy.app.following.make_registry", make)
+    with contextlib.suppress(asyncio.CancelledError):
+        async with asyncio.TaskGroup() as group:
+            rig = Rig(group)
+            yield rig
+            for task in group._tasks:
+                task.cancel()
+
+
+def source(registry: ScriptedRegistry, name: str = "consul", limit: int = 100) -> DiscoveryOptions:
+    return DiscoveryOptions(name, Scripted(registry), limit=limit)
+
+
+async def settle() -> None:
+    for _ in range(60):
+        await asyncio.sleep(0)
+
+
+def in_force(upstream: Upstream) -> dict[str, int]:
+    return {e.label: e.weight for e in upstream.pool.endpoints() if not e.ineligible}
+
+
+async def test_the_first_source_that_names_an_address_says_what_holds(rig: Rig) -> None:
+    first, second = ScriptedRegistry(), ScriptedRegistry()
+    upstream = rig.upstream(source(first), source(second, "dns"))
+    second.tell(Answer((Candidate("10.0.0.1", 80, 2), Candidate("10.0.0.2", 80, 2))))
+    await settle()
+    assert in_force(upstream) == {"10.0.0.1:80": 2, "10.0.0.2:80": 2}
+    first.tell(Answer((Candidate("10.0.0.1", 80, 9), Candidate("10.0.0.3", 80, 9))))
+    await settle()
+    assert in_force(upstream) == {"10.0.0.1:80": 9, "10.0.0.2:80": 2, "10.0.0.3:80": 9}
+    assert [each.name for each in upstream.sources] == ["consul", "dns"]
+    upstream.stop_following()
+
+
+async def test_a_source_without_an_answer_takes_nothing_away(rig: Rig) -> None:
+    first = ScriptedRegistry(answer(1, 2))
+    upstream = rig.upstream(source(first), source(ScriptedRegistry(), "dns"))
+    await settle()
+    assert len(in_force(upstream)) == 2
+    upstream.stop_following()
+
+
+async def test_a_reload_keeps_a_source_that_stays_and_what_a_changed_one_had(rig: Rig) -> None:
+    stays, changes, after = ScriptedRegistry(answer(1)), ScriptedRegistry(answer(2)), ScriptedRegistry()
+    kept = source(stays)
+    upstream = rig.upstream(kept, source(changes, "dns"))
+    await settle()
+    options = UpstreamOptions(PoolOptions("web"), discovery=(kept, source(after, "dns", limit=7)))
+    upstream.configure(options)
+    await settle()
+    assert in_force(upstream).keys() == {"10.0.0.2:80", "10.0.0.3:80"}
+    assert (stays.closed, changes.closed) == (0, 1)
+    changes.tell(answer())  # nobody hears it any more
+    after.tell(answer(2, 5))
+    await settle()
+    assert in_force(upstream).keys() == {"10.0.0.2:80", "10.0.0.3:80", "10.0.0.6:80"}
+    upstream.configure(UpstreamOptions(PoolOptions("web"), discovery=(kept,)))
+    assert in_force(upstream).keys() == {"10.0.0.2:80"}
+    upstream.stop_following()
+
+
+async def test_from_configured_endpoints_to_discovery_and_back(rig: Rig) -> None:
+    configured = (StaticEndpoint(ip_address("10.9.9.9", 80)),)
+    upstream = rig.upstream(source(ScriptedRegistry(answer(1))))
+    await settle()
+    upstream.configure(UpstreamOptions(PoolOptions("web"), endpoints=configured))
+    await settle()
+    assert in_force(upstream).keys() == {"10.9.9.9:80"}
+    upstream.stop_following()
+
+
+async def test_one_of_our_own_listeners_is_refused_also_when_it_comes_later(rig: Rig) -> None:
+    registry = ScriptedRegistry(answer(1, 2, 3))
+    upstream = rig.upstream(source(registry))
+    await settle()
+    rig.own.add(ip_address("10.0.0.2", 80))
+    upstream.judge_again()
+    assert in_force(upstream).keys() == {"10.0.0.3:80", "10.0.0.4:80"}
+    registry.tell(answer(1, 2, 3, 4))
+    await settle()
+    assert in_force(upstream).keys() == {"10.0.0.3:80", "10.0.0.4:80", "10.0.0.5:80"}
+    upstream.stop_following()
+
+
+async def test_what_sessions_find_dead_is_let_go_after_trouble(rig: Rig) -> None:
+    upstream = rig.upstream(source(ScriptedRegistry(answer(1))))
+    await settle()
+    (endpoint,) = upstream.pool.endpoints()
+    for _ in range(DOWN_STREAK - 1):
+        upstream.pool.dial_failed(endpoint, ConnectFailure.REFUSED, rig.now)
+    assert not upstream.pool.is_down(endpoint.address)
+    upstream.pool.dial_failed(endpoint, ConnectFailure.LOCAL, rig.now)
+    assert not upstream.pool.is_down(endpoint.address)
+    upstream.pool.dial_failed(endpoint, ConnectFailure.REFUSED, rig.now)
+    assert upstream.pool.is_down(endpoint.address)
+    upstream.pool.connected(endpoint, 0.1, rig.now)
+    assert not upstream.pool.is_down(endpoint.address)
+    assert not upstream.pool.is_down(ip_address("10.1.1.1", 1))
+    upstream.stop_following()
+
+
+@pytest.mark.parametrize("deadline_s", [None, 30.0])
+async def test_sessions_of_a_removed_endpoint_stay_until_the_deadline(
+    rig: Rig, deadline_s: float | None
+) -> None:
+    registry = ScriptedRegistry(answer(1, 2, 3))
+    upstream = rig.upstream(source(registry), deadline_s=deadline_s)
+    await settle()
+    lease = upstream.pool.acquire(Context(rig.now, random.Random(1), "192.0.2.1"))
+    assert isinstance(lease, Lease)
+    left = [number for number in (1, 2, 3) if f"10.0.0.{number + 1}:80" != lease.endpoint.label]
+    registry.tell(answer(*left))
+    await settle()
+    assert len(in_force(upstream)) == 2
+    due = upstream.pool.advance(rig.now)[1]
+    closed = [each for each in upstream.pool.advance(rig.now + 30.0)[0] if isinstance(each, CloseSessions)]
+    again = [each for each in upstream.pool.advance(rig.now + 31.0)[0] if isinstance(each, CloseSessions)]
+    if deadline_s is None:
+        assert closed == []
+    else:
+        assert due == rig.now + deadline_s
+        assert [each.endpoint for each in closed] == [lease.endpoint]
+    assert again == []
+    upstream.stop_following()

@@ -1,0 +1,104 @@
+"""Reading JSON from HTTP: bounded, whole or not at all, without a long step on the loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lbproxy.domain.errors import RegistryError
+from lbproxy.wire.http import HttpClient, json_lines, read_json, read_json_list
+
+pytestmark = pytest.mark.asyncio
+
+
+class Pieces:
+    """A body as aiohttp's reader gives it, in the pieces that the network made."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.content = self
+        self._pieces = pieces
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+
+
+def body(*pieces: bytes) -> Any:
+    return Pieces(*pieces)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(st.lists(VALUES, max_size=8), st.integers(1, 7), st.sampled_from([None, 2]))
+async def test_a_list_is_what_the_parser_says_however_it_arrives(
+    items: list[Any], size: int, indent: int | None
+) -> None:
+    text = json.dumps(items, indent=indent).encode()
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    assert await read_json_list(body(*pieces)) == items
+    assert await read_json(body(*pieces)) == items
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b" ", b"{}", b"null", b"[", b"[1", b"[1,", b"[1,]", b"[,1]", b"[1 2]", b"[1]]", b"[1] x", b"\xff", b"[" * 100_000]
+)  # fmt: skip
+async def test_what_is_no_whole_list_is_an_error(text: bytes) -> None:
+    with pytest.raises(RegistryError):
+        await read_json_list(body(text))
+
+
+async def test_a_body_beyond_the_limit_is_an_error() -> None:
+    for read in (read_json, read_json_list):
+        with pytest.raises(RegistryError, match="more than 10 bytes"):
+            await read(body(b"[1,", b"2,3,4,5,6,7]"), 10)
+
+
+@given(st.lists(VALUES.filter(lambda value: value is not None), max_size=6), st.integers(1, 9))
+async def test_lines_are_found_wherever_the_pieces_end(items: list[Any], size: int) -> None:
+    text = b"".join(json.dumps(item).encode() + b"\n" for item in items)
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    assert [item async for item in json_lines(body(*pieces))] == items
+
+
+async def test_half_a_line_is_no_line_and_garbage_is_an_error() -> None:
+    assert [item async for item in json_lines(body(b'{"a": 1}\n{"b"'))] == [{"a": 1}]
+    with pytest.raises(RegistryError, match="no JSON"):
+        [item async for item in json_lines(body(b"<html>\n"))]
+    with pytest.raises(RegistryError, match="more than 10 bytes"):
+        [item async for item in json_lines(body(b"x" * 11), 10)]
+
+
+async def test_the_client_holds_more_connections_than_a_hundred_and_closes() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response([request.headers["User-Agent"]])
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    client = HttpClient()
+    try:
+        host, port = runner.addresses[0]
+        async with client.session.get(f"http://{host}:{port}/") as response:
+            assert await read_json_list(response) == ["lbproxy"]
+        connector = client.session.connector
+        assert isinstance(connector, aiohttp.TCPConnector)
+        assert connector.limit == 0
+    finally:
+        await client.close()
+        await client.close()
+        await runner.cleanup()
