@@ -6,8 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from lbproxy.discovery.contract import Registry
+from lbproxy.discovery.http.options import HttpOptions
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.http import HttpClient
+
+# ruff: noqa: PLC0415 - imported when first used is the point of this file
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,4 +25,9 @@ class Means:
 
 def make_registry(options: object, means: Means) -> Registry:
     """Raises TypeError for options of no kind known here."""
+    match options:
+        case HttpOptions():
+            from lbproxy.discovery.http.registry import HttpRegistry
+
+            return HttpRegistry(options, means.http, means.sleep, means.rng)
     raise TypeError(f"no registry for {type(options).__name__}")
