@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from lbproxy.discovery.contract import Registry
 from lbproxy.discovery.http.options import HttpOptions
+from lbproxy.discovery.push.leases import Leases
+from lbproxy.discovery.push.options import PushOptions
+from lbproxy.discovery.push.registry import PushRegistry
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.http import HttpClient
 
@@ -15,12 +18,13 @@ from lbproxy.wire.http import HttpClient
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What registries work with. `clock` gives monotonic seconds."""
+    """What registries work with. `clock` gives monotonic seconds; `leases` are those of the upstream that asks."""
 
     http: HttpClient
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     rng: Random
+    leases: Leases
 
 
 def make_registry(options: object, means: Means) -> Registry:
@@ -30,4 +34,6 @@ def make_registry(options: object, means: Means) -> Registry:
             from lbproxy.discovery.http.registry import HttpRegistry
 
             return HttpRegistry(options, means.http, means.sleep, means.rng)
+        case PushOptions():
+            return PushRegistry(means.leases, means.clock, means.sleep)
     raise TypeError(f"no registry for {type(options).__name__}")

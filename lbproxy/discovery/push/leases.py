@@ -30,11 +30,11 @@ class Lease:
 class Leases:
     """One upstream's. `fresh` until somebody has asked what there is: of what an earlier process knew, nothing is known.
 
-    `changed` is called when there is something for a follower to do: it differs what exists, or something ends earlier than before.
+    Beyond `limit` nobody new is taken. `changed` is called when there is something for a follower to do: it differs what exists, or something ends earlier than before.
     """
 
     def __init__(self, limit: int = MOST_LEASES) -> None:
-        self._limit = limit
+        self.limit = limit
         self._leases: dict[Target, Lease] = {}
         self._candidates: tuple[Candidate, ...] | None = ()
         self._nothing_before = (
@@ -50,8 +50,8 @@ class Leases:
         """Register, or renew with what holds from now on; True when it is new. Raises LeasesFullError."""
         self.expire(now)
         before = self._leases.get(target)
-        if before is None and len(self._leases) >= self._limit:
-            raise LeasesFullError(f"{self._limit} endpoints have registered: no more are taken")
+        if before is None and len(self._leases) >= self.limit:
+            raise LeasesFullError(f"{self.limit} endpoints have registered: no more are taken")
         lease = Lease(candidate, lease_s, now + lease_s)
         self._leases[target] = lease
         self._nothing_before = min(self._nothing_before, lease.expires_at)
