@@ -48,8 +48,10 @@ class Scripted:
 
 
 @asynccontextmanager
-async def scripted(*script: bytes | Write, tls: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
-    """A server on a loopback port; its connections end with the block."""
+async def scripted(
+    *script: bytes | Write, tls: ssl.SSLContext | None = None, port: int = 0
+) -> AsyncIterator[Scripted]:
+    """A server on a loopback port (0: a free one); its connections end with the block."""
     one = Scripted(list(script), scheme="http" if tls is None else "https")
     serving: set[asyncio.Task[Any]] = set()
 
@@ -67,7 +69,7 @@ async def scripted(*script: bytes | Write, tls: ssl.SSLContext | None = None) ->
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 await writer.wait_closed()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=tls)
     one.port = server.sockets[0].getsockname()[1]
     try:
         yield one
