@@ -6,20 +6,34 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from lbproxy.discovery.contract import Registry
+from lbproxy.discovery.http.options import HttpOptions
+from lbproxy.discovery.push.leases import Leases
+from lbproxy.discovery.push.options import PushOptions
+from lbproxy.discovery.push.registry import PushRegistry
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.http import HttpClient
+
+# ruff: noqa: PLC0415 - imported when first used is the point of this file
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What registries work with. `clock` gives monotonic seconds."""
+    """What registries work with. `clock` gives monotonic seconds; `leases` are those of the upstream that asks."""
 
     http: HttpClient
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     rng: Random
+    leases: Leases
 
 
 def make_registry(options: object, means: Means) -> Registry:
     """Raises TypeError for options of no kind known here."""
+    match options:
+        case HttpOptions():
+            from lbproxy.discovery.http.registry import HttpRegistry
+
+            return HttpRegistry(options, means.http, means.sleep, means.rng)
+        case PushOptions():
+            return PushRegistry(means.leases, means.clock, means.sleep)
     raise TypeError(f"no registry for {type(options).__name__}")

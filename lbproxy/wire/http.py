@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import aiohttp
@@ -19,6 +20,7 @@ CONNECT_TIMEOUT_S: Final = 3.0
 _DECODER: Final = json.JSONDecoder()
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _ITEMS_A_TURN: Final = 100  # of Consul's, about a millisecond
+RETRY_AFTER_MOST_S: Final = 3600
 MAX_BODY_BYTES: Final = 32 << 20  # 10,000 endpoints of Consul's verbose JSON are 15 MiB
 
 
@@ -50,13 +52,23 @@ class HttpClient:
 async def read_json(response: aiohttp.ClientResponse, limit_bytes: int = MAX_BODY_BYTES) -> Any:
     """The whole body as JSON, whatever its content type says. Raises RegistryError for a body that is too long or no JSON; what goes
     wrong on the way (aiohttp.ClientError, TimeoutError) is the caller's."""
+    return parse_json(await read_body(response, limit_bytes))
+
+
+async def read_body(response: aiohttp.ClientResponse, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """The whole body, unpacked. Raises as `read_json`."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > limit_bytes:
             raise RegistryError(f"an answer of more than {limit_bytes} bytes")
+    return bytes(body)
+
+
+def parse_json(body: bytes) -> Any:
+    """Raises RegistryError for what is no JSON."""
     try:
-        return json.loads(bytes(body))
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise RegistryError(f"the answer is no JSON: {error}") from error
 
@@ -97,6 +109,26 @@ def _after_space(text: str, at: int) -> int:
     found = _SPACE.match(text, at)
     assert found is not None
     return found.end()
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """What `Retry-After` asks for (RFC 9110, 10.2.3), up to an hour; a date counts from the answer's own `Date`, so that the clocks
+    need not agree. None where it says nothing to be understood."""
+    given = headers.get("Retry-After", "").strip()
+    if given.isascii() and given.isdigit():
+        return float(min(int(given[:9]), RETRY_AFTER_MOST_S))
+    until, now = http_date(given), http_date(headers.get("Date", ""))
+    if until is None or now is None:
+        return None
+    return min(max(0.0, until - now), float(RETRY_AFTER_MOST_S))
+
+
+def http_date(text: str) -> float | None:
+    """The time of an HTTP date in seconds since 1970, or None."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 async def json_lines(content: aiohttp.StreamReader, limit_bytes: int = MAX_BODY_BYTES) -> AsyncIterator[Any]:

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from lbproxy.config.sources.file import FileSource
 from lbproxy.config.sources.http import HttpSource
+from lbproxy.config.sources.push import PushSource
 
 AnySource = Annotated[
-    FileSource | HttpSource,
+    FileSource | HttpSource | PushSource,
     Field(discriminator="type"),
 ]
