@@ -117,11 +117,11 @@ def resolve(text: str) -> Value:
     return text
 
 
-def parse(data: bytes | str, name: str) -> Parsed:
+def parse(data: bytes | str, name: str, limit_bytes: int = MAX_BYTES) -> Parsed:
     """Read one document; `name` stands in the marks. Never raises: what is wrong is in the answer."""
     builder = _Builder(name)
     try:
-        text = _decode(data, name)
+        text = _decode(data, name, limit_bytes)
         for event in _events(text, name):
             builder.take(event)
     except YamlError as error:
@@ -130,7 +130,7 @@ def parse(data: bytes | str, name: str) -> Parsed:
     return Parsed(root, tuple(builder.problems), frozenset(builder.spoiled))
 
 
-def _decode(data: bytes | str, name: str) -> str:
+def _decode(data: bytes | str, name: str, limit_bytes: int) -> str:
     size = len(data)
     if isinstance(data, bytes):
         try:
@@ -143,8 +143,8 @@ def _decode(data: bytes | str, name: str) -> str:
     else:
         text = data
         size = len(text.encode("utf-8", "surrogatepass"))
-    if size > MAX_BYTES:
-        raise YamlError(Problem(Mark(name, 1, 1), (), f"larger than {MAX_BYTES // 1024 // 1024} MiB"))
+    if size > limit_bytes:
+        raise YamlError(Problem(Mark(name, 1, 1), (), f"larger than {limit_bytes // 1024 // 1024} MiB"))
     text = text.removeprefix("\ufeff")
     found = _UNPRINTABLE.search(text)
     if found is not None:
