@@ -1,7 +1,7 @@
 """A name in DNS as a registry: asked again whenever its TTL ends.
 
 "There is no such name" is what a server says when a zone was lost in a bad push, and what some resolvers say when they cannot
-reach anybody. So it is believed, and answered as empty, only when it was said `DENIALS` times in a row over `DENIED_FOR_S`.
+reach anybody. So it is believed, and answered as empty, only when it was said `DENIALS` times in a row, `DENIAL_PAUSE_S` apart.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lbproxy.domain.strategy import Random
 from lbproxy.wire.records import Addresses, Kind, RecordResolver, Services
 
 DENIALS: Final = 3
-DENIED_FOR_S: Final = 10.0
+DENIAL_PAUSE_S: Final = 5.0
 TTL_SPREAD: Final = (
     0.1  # of the TTL, later: so that many names of one TTL are not asked in one burst for ever
 )
@@ -47,47 +47,35 @@ class DnsRegistry:
         self._sleep = sleep
         self._rng = rng
         self._due_at: float | None = None  # None: at once
-        self._denials = 0  # in a row
-        self._denied_since = 0.0
+        self._denied = False  # believed
 
     async def next(self) -> Answer:
         if self._due_at is not None:
             await self._sleep(max(0.0, self._due_at - self._clock()))
         self._due_at = None
-        while True:
+        denied, self._denied = self._denied, False
+        answer, ttl_s = await self._ask()
+        denials = DENIALS if denied else 1
+        while answer is None and denials < DENIALS:
+            await self._sleep(DENIAL_PAUSE_S)
             answer, ttl_s = await self._ask()
-            if answer is not None:
-                self._denials = 0
-                break
-            if self._denied(self._clock()):
-                answer = _DENIED
-                break
-            await self._sleep(DENIED_FOR_S / (DENIALS - 1))
+            denials += 1
+        self._denied = answer is None
         ttl_s = max(self._options.ttl_min_s, min(ttl_s, self._options.ttl_max_s))
         self._due_at = self._clock() + ttl_s * (1.0 + TTL_SPREAD * self._rng.random())
-        return answer
+        return _DENIED if answer is None else answer
 
     async def confirm(self) -> Answer:
         """A name that is denied only now is no confirmation: raises, unless `next` has come to believe it."""
         answer, _ = await self._ask()
         if answer is not None:
             return answer
-        if self._believed(self._clock()):
+        if self._denied:
             return _DENIED
         raise RegistryError(f"dns: {self._options.name}: no such name or record, said for the first time")
 
     async def close(self) -> None:
         """There is nothing to let go of."""
-
-    def _denied(self, now: float) -> bool:
-        """Count one more denial: whether it is believed."""
-        if self._denials == 0:
-            self._denied_since = now
-        self._denials += 1
-        return self._believed(now)
-
-    def _believed(self, now: float) -> bool:
-        return self._denials >= DENIALS and now - self._denied_since >= DENIED_FOR_S
 
     async def _ask(self) -> tuple[Answer | None, float]:
         """The answer and its TTL; None where the name, or a record of this kind, is denied."""
