@@ -62,13 +62,16 @@ def _read(path: Path) -> tuple[bytes, Stamp, bool]:
     """Raises OSError, and RegistryError for what is no file, or too large."""
     # Without O_NONBLOCK, opening a FIFO would wait for somebody to write.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(status.st_mode):
-            if stat.S_ISDIR(status.st_mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             raise RegistryError(f"{path}:1:1: not a file")
-        data = file.read(document.LIMIT_BYTES + 1)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            data = file.read(document.LIMIT_BYTES + 1)
+    finally:
+        os.close(fd)
     if len(data) > document.LIMIT_BYTES:
         raise RegistryError(f"{path}:1:1: larger than {document.LIMIT_BYTES >> 20} MiB")
     return data, _stamp(status), abs(time.time_ns() - status.st_mtime_ns) < YOUNG_NS

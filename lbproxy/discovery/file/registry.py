@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Final
 
 from lbproxy.discovery.contract import Answer
+from lbproxy.discovery.file import reading
 from lbproxy.discovery.file.options import FileOptions
-from lbproxy.discovery.file.reading import Look, look
+from lbproxy.discovery.file.reading import Look
 from lbproxy.discovery.file.watch import FolderWatch, trail
 from lbproxy.domain.errors import RegistryError
 
@@ -130,4 +131,4 @@ class FileRegistry:
         """In a thread. The folders come first: what changes after that is told of, and what changed before is seen."""
         if watch is not None:
             watch.cover(trail(self._path))
-        return look(self._path, self._seen, read_again=read_again)
+        return reading.look(self._path, self._seen, read_again=read_again)
