@@ -9,6 +9,8 @@ from typing import Final
 
 import dns.asyncresolver
 import dns.exception
+import dns.flags
+import dns.message
 import dns.name
 import dns.nameserver
 import dns.resolver
@@ -79,8 +81,16 @@ def candidates(resolver: dns.asyncresolver.Resolver, name: str) -> Iterator[dns.
         yield absolute
 
 
+def refuse_part(response: dns.message.Message) -> None:
+    """Raises Truncated for an answer that is cut off over TCP, too, where nothing more can be had: a part is no answer."""
+    if response.flags & dns.flags.TC:
+        raise dns.message.Truncated(message=response)  # type: ignore[no-untyped-call]
+
+
 def in_words(error: Exception) -> str:
     """Why a question got no answer, on one line."""
     if isinstance(error, dns.exception.Timeout):
         return "the name servers do not answer"
+    if isinstance(error, dns.message.Truncated):
+        return "the answer is cut off, by TCP, too"
     return " ".join(str(error).split()) or type(error).__name__

@@ -27,7 +27,7 @@ import dns.rrset
 
 from lbproxy.domain.address import normalise_ip
 from lbproxy.domain.errors import ResolveError
-from lbproxy.wire.nameservers import NameServers, candidates, in_words
+from lbproxy.wire.nameservers import NameServers, candidates, in_words, refuse_part
 
 Kind = Literal["A", "AAAA", "SRV"]
 
@@ -139,6 +139,7 @@ class RecordResolver:
                 answer = await resolver.resolve(
                     name, kind, search=False, raise_on_no_answer=False, lifetime=self._timeout_s
                 )
+            refuse_part(answer.response)
             told = _Told(answer.rrset, float(answer.chaining_result.minimum_ttl), answer.response)
             aliases = len(answer.chaining_result.cnames)
         except dns.resolver.NXDOMAIN as error:

@@ -21,7 +21,7 @@ import dns.resolver
 from lbproxy.domain.address import AddressError, normalise_ip
 from lbproxy.domain.errors import ResolveError
 from lbproxy.wire.hosts import HostsFile
-from lbproxy.wire.nameservers import NameServers, candidates, in_words
+from lbproxy.wire.nameservers import NameServers, candidates, in_words, refuse_part
 
 IpFamily = Literal["inet", "inet6"]
 
@@ -152,6 +152,7 @@ async def _ask(
         )
     except dns.resolver.NXDOMAIN:
         return _Answer(frozenset(), MIN_TTL_S)
+    refuse_part(answer.response)
     ttl_s = float(answer.chaining_result.minimum_ttl)  # of the answer and every alias on the way to it
     return _Answer(frozenset(normalise_ip(cast("str", record.address)) for record in answer), ttl_s)
 

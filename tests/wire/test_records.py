@@ -186,6 +186,13 @@ async def test_a_truncated_answer_is_asked_for_again_over_tcp(server: NameServer
     assert [transport for transport, _ in server.asked] == ["udp", "tcp"]
 
 
+async def test_an_answer_that_is_cut_off_over_tcp_too_is_no_answer(server: NameServer) -> None:
+    server.answers[NAME, "A"] = response((f"{NAME}. 5 A 10.0.0.1",), flags=dns.flags.TC)
+    with pytest.raises(ResolveError, match="cut off"):
+        await asking(server).addresses(NAME, ("A",))
+    assert [transport for transport, _ in server.asked] == ["udp", "tcp"]
+
+
 async def test_a_server_that_answers_by_halves_over_tcp_is_no_answer(server: NameServer) -> None:
     whole = records(*(f"10.1.{number // 250}.{number % 250}" for number in range(600)))
 

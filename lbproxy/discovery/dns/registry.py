@@ -72,7 +72,7 @@ class DnsRegistry:
             return answer
         if self._denied:
             return _DENIED
-        raise RegistryError(f"dns: {self._options.name}: no such name or record, said for the first time")
+        raise RegistryError(f"{self._options.name}: no such name or record, said for the first time")
 
     async def close(self) -> None:
         """There is nothing to let go of."""
@@ -86,9 +86,9 @@ class DnsRegistry:
                     return await self._ask_services()
                 found = await self._resolver.addresses(options.name, _KINDS[options.record])
         except ResolveError as error:
-            raise RegistryError(f"dns: {error}") from error
+            raise RegistryError(str(error)) from error
         except TimeoutError as error:
-            raise RegistryError(f"dns: {options.name}: its targets took more than {WHOLE_S:g} s") from error
+            raise RegistryError(f"{options.name}: its targets took more than {WHOLE_S:g} s") from error
         assert options.port is not None
         answer = Answer(candidates.of_addresses(found.addresses, options.port)) if found.addresses else None
         return answer, found.ttl_s

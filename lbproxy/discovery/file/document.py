@@ -1,4 +1,4 @@
-"""From a file's bytes to candidates. No I/O.
+"""From a file's bytes to candidates. No I/O; for a thread, because a long file takes a while.
 
 The text is strict YAML (of which JSON is a part), and its shape must be one of those that `documents` reads; beyond that, a key
 nobody knows is an error with its place: in a file it is a typing error, and `wieght: 3` must not pass silently.
@@ -6,6 +6,7 @@ nobody knows is an error with its place: in a file it is a typing error, and `wi
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 from lbproxy.discovery.contract import Candidate
@@ -14,6 +15,8 @@ from lbproxy.domain.errors import RegistryError
 from lbproxy.wire import yaml
 
 LIMIT_BYTES: Final = 8 << 20  # 100,000 plain addresses are 2 MiB
+WORK_S: Final = 0.001
+BREATH_S: Final = 0.0002
 
 _ENTRY: Final = ("address", "port", "weight", "zone", "priority", "max_connections", "metadata")
 _GROUP: Final = ("targets", "labels")
@@ -24,7 +27,15 @@ def parse(data: bytes, name: str) -> tuple[Candidate, ...]:
     makes no sense makes one candidate that will be refused."""
     if not data.strip():
         raise RegistryError(f"{name}:1:1: the file is empty; write [] for no endpoints")
-    parsed = yaml.parse(data, name, limit_bytes=LIMIT_BYTES)
+    found: list[Candidate] = []
+    breathe = _Breathing()
+
+    def take(entry: yaml.Node) -> None:
+        _check(entry)
+        found.extend(read_document([_plain(entry)]))
+        breathe()
+
+    parsed = yaml.parse(data, name, LIMIT_BYTES, take)
     if parsed.problems:
         raise _refused(parsed.problems[0].mark, parsed.problems[0].what)
     root = parsed.root
@@ -35,9 +46,20 @@ def parse(data: bytes, name: str) -> tuple[Candidate, ...]:
         root = root.entries["endpoints"]
     if not isinstance(root, yaml.ListNode):
         raise _refused(root.mark if root else yaml.Mark(name, 1, 1), "expected a list of endpoints")
-    for entry in root.items:
-        _check(entry)
-    return read_document(_plain(root))
+    return tuple(found)
+
+
+class _Breathing:
+    """Lets the other threads have the interpreter now and again: one that waits for it would otherwise get it every 5 ms only
+    (sys.getswitchinterval), and the loop takes many turns."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __call__(self) -> None:
+        if time.perf_counter() - self._since > WORK_S:
+            time.sleep(BREATH_S)
+            self._since = time.perf_counter()
 
 
 def _check(entry: yaml.Node) -> None:

@@ -54,13 +54,13 @@ class FileRegistry:
                 return self._answer
             if changed or self._clock() >= until:
                 self._told = found
-                raise RegistryError(f"file: {found.error}")
+                raise RegistryError(found.error)
 
     async def confirm(self) -> Answer:
         """Reads the file again, whatever its stamp says."""
         found = await self._look(read_again=True)
         if found.candidates is None:
-            raise RegistryError(f"file: {found.error}")
+            raise RegistryError(found.error)
         return Answer(found.candidates)
 
     async def close(self) -> None:
@@ -120,7 +120,7 @@ class FileRegistry:
             async with asyncio.timeout(READ_WITHIN_S):
                 found = await asyncio.shield(looking)
         except TimeoutError as error:
-            raise RegistryError(f"file: {self._path}: the file system does not answer") from error
+            raise RegistryError(f"{self._path}: the file system does not answer") from error
         finally:
             if looking.done() and self._looking is looking:
                 self._looking = None

@@ -129,8 +129,8 @@ async def test_a_failure_raises_and_the_next_question_is_asked_at_once() -> None
     rig = web()
     await rig.next(0)
     rig.dns.hosts["web.test"] = BROKEN
-    assert await rig.refused(6.0) == "dns: web.test: SERVFAIL"
-    assert await rig.refused(0) == "dns: web.test: SERVFAIL"
+    assert await rig.refused(6.0) == "web.test: SERVFAIL"
+    assert await rig.refused(0) == "web.test: SERVFAIL"
     rig.dns.hosts["web.test"] = Addresses(("10.0.0.2",), 5.0)
     assert shown(await rig.next(0)) == ["10.0.0.2:80"]
 
