@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from lbproxy.discovery.contract import Registry
+from lbproxy.discovery.dns.options import DnsOptions
+from lbproxy.discovery.file.options import FileOptions
 from lbproxy.discovery.http.options import HttpOptions
 from lbproxy.discovery.push.leases import Leases
 from lbproxy.discovery.push.options import PushOptions
@@ -36,4 +38,16 @@ def make_registry(options: object, means: Means) -> Registry:
             return HttpRegistry(options, means.http, means.sleep, means.rng)
         case PushOptions():
             return PushRegistry(means.leases, means.clock, means.sleep)
-    raise TypeError(f"no registry for {type(options).__name__}")
+        case DnsOptions():
+            from lbproxy.discovery.dns.registry import DnsRegistry
+            from lbproxy.wire.nameservers import NameServers
+            from lbproxy.wire.records import RecordResolver
+
+            resolver = RecordResolver(NameServers(options.servers), options.timeout_s)
+            return DnsRegistry(options, resolver, means.clock, means.sleep, means.rng)
+        case FileOptions():
+            from lbproxy.discovery.file.registry import FileRegistry
+
+            return FileRegistry(options, means.clock)
+        case _:
+            raise TypeError(f"no registry for {type(options).__name__}")

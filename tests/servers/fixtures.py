@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.servers.haproxy import haproxy as run_haproxy
+from tests.servers.knot import Knot
+from tests.servers.knot import knot as run_knot
 from tests.servers.netns import Namespace, network_namespace
 from tests.servers.nginx import nginx_http as run_nginx_http
 from tests.servers.nginx import nginx_stream as run_nginx_stream
@@ -19,7 +21,7 @@ from tests.servers.redis import redis as run_redis
 StartServer = Callable[[str], Server]
 """Takes a configuration, in which `@name@` stands for a port to listen on; the server is ended with the test."""
 
-FOREIGN_FIXTURES = frozenset({"haproxy", "nginx_http", "nginx_stream", "redis", "netns"})
+FOREIGN_FIXTURES = frozenset({"haproxy", "knot", "nginx_http", "nginx_stream", "redis", "netns"})
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -67,6 +69,13 @@ def nginx_http(tmp_path: Path) -> Iterator[StartServer]:
 def redis(tmp_path: Path) -> Iterator[Server]:
     """Run an empty Redis server."""
     with run_redis(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def knot(tmp_path: Path) -> Iterator[Knot]:
+    """Run a DNS server with a zone that is all but empty."""
+    with run_knot(tmp_path / "knot") as server:
         yield server
 
 

@@ -17,7 +17,7 @@ exec 9>.cache/servers.lock
 
 # program:package
 programs="haproxy:haproxy nginx:nginx redis-server:redis-server redis-cli:redis-tools curl:curl wrk:wrk nft:nftables
-    ip:iproute2 socat:socat iperf3:iperf3"
+    ip:iproute2 socat:socat iperf3:iperf3 knotd:knot"
 
 missing_packages() {
     for pair in $programs; do
