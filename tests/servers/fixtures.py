@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.consul import ACLS, ROOT_TOKEN, Consul, consul_agent
+from tests.servers.consul import consul_servers as run_consul_servers
 from tests.servers.haproxy import haproxy as run_haproxy
 from tests.servers.netns import Namespace, network_namespace
 from tests.servers.nginx import nginx_http as run_nginx_http
@@ -19,7 +21,12 @@ from tests.servers.redis import redis as run_redis
 StartServer = Callable[[str], Server]
 """Takes a configuration, in which `@name@` stands for a port to listen on; the server is ended with the test."""
 
-FOREIGN_FIXTURES = frozenset({"haproxy", "nginx_http", "nginx_stream", "redis", "netns"})
+FOREIGN_FIXTURES = frozenset(
+    {
+        *("haproxy", "nginx_http", "nginx_stream", "redis", "netns"),
+        *("consul", "consul_with_acls", "consul_servers"),
+    }
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -68,6 +75,28 @@ def redis(tmp_path: Path) -> Iterator[Server]:
     """Run an empty Redis server."""
     with run_redis(tmp_path / "redis") as server:
         yield server
+
+
+@pytest.fixture
+def consul(tmp_path: Path) -> Iterator[Consul]:
+    """Run one Consul agent that keeps all in memory: killed and started again, it has forgotten everything."""
+    with consul_agent(tmp_path / "consul") as agent:
+        yield agent
+
+
+@pytest.fixture
+def consul_with_acls(tmp_path: Path) -> Iterator[Consul]:
+    """Run one Consul agent that denies what no token allows; the fixture itself speaks as root."""
+    with consul_agent(tmp_path / "consul", options=("-hcl", ACLS), token=ROOT_TOKEN) as agent:
+        agent.wait_for_acls()
+        yield agent
+
+
+@pytest.fixture
+def consul_servers(tmp_path: Path) -> Iterator[list[Consul]]:
+    """Run three Consul servers that have elected a leader."""
+    with run_consul_servers(tmp_path / "consul") as servers:
+        yield servers
 
 
 @pytest.fixture
