@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from lbproxy.discovery.consul.options import ConsulOptions
 from lbproxy.discovery.contract import Registry
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.http import HttpClient
@@ -22,4 +23,13 @@ class Means:
 
 def make_registry(options: object, means: Means) -> Registry:
     """Raises TypeError for options of no kind known here."""
+    if isinstance(options, ConsulOptions):
+        return _consul(options, means)
     raise TypeError(f"no registry for {type(options).__name__}")
+
+
+def _consul(options: ConsulOptions, means: Means) -> Registry:
+    from lbproxy.discovery.consul.registry import ConsulRegistry  # noqa: PLC0415 - py-consul takes 10 MiB
+    from lbproxy.wire.consul import ConsulClient  # noqa: PLC0415
+
+    return ConsulRegistry(options, ConsulClient(options.access, means.http), means.sleep, means.rng)

@@ -126,6 +126,10 @@ class ConsulClient:
         """PUT with `body`: bytes as they are, None as nothing, anything else as JSON."""
         return await self._transport.send("PUT", path, params, data=_encoded(body), allow_404=allow_404)
 
+    async def post(self, path: str, params: Params | None = None, body: object = None) -> ConsulReply:
+        """POST, as `put`."""
+        return await self._transport.send("POST", path, params, data=_encoded(body))
+
     async def delete(self, path: str, params: Params | None = None) -> ConsulReply:
         return await self._transport.send("DELETE", path, params)
 

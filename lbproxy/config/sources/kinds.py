@@ -6,10 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from lbproxy.config.sources.consul import ConsulSource
 from lbproxy.config.sources.file import FileSource
 from lbproxy.config.sources.http import HttpSource
 
 AnySource = Annotated[
-    FileSource | HttpSource,
+    ConsulSource | FileSource | HttpSource,
     Field(discriminator="type"),
 ]
