@@ -21,7 +21,6 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 import consul.base  # type: ignore[import-untyped]
-from consul.exceptions import ConsulException  # type: ignore[import-untyped]
 from yarl import URL
 
 from lbproxy.domain.errors import RegistryError
@@ -137,7 +136,7 @@ class ConsulClient:
         """What py-consul has a method for: `await client.call(lambda api: api.agent.service.register(...))`."""
         try:
             return await request(self._api)
-        except ConsulException as error:
+        except consul.base.ConsulException as error:
             raise RegistryError(f"consul: {error}"[:_SHOWN]) from error
 
     async def close(self) -> None:
@@ -233,24 +232,33 @@ class _Transport(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul tel
     ) -> ConsulReply:
         """One request. Raises RegistryError."""
         waits_s = wait_s if index > 0 else 0.0
+        repeatable = method == "GET" and index == 0
         try:
             url = self._url(path, params, index, wait_s)
             # The agent adds up to a sixteenth to a wait, so that many watches do not return at once.
             async with asyncio.timeout(waits_s * 17 / 16 + ANSWER_WITHIN_S) as limit:
-                return await self._exchange(method, url, data, allow_404, limit)
+                return await self._exchange(method, url, data, allow_404, repeatable, limit)
         except TimeoutError as error:
             raise RegistryError(f"{self._where(path)}: no answer in time") from error
         except (aiohttp.ClientError, OSError, SecretError, ValueError) as error:
             raise RegistryError(f"{self._where(path)}: {_reason(error)}") from error
 
     async def _exchange(
-        self, method: str, url: URL, data: bytes | None, allow_404: bool, limit: asyncio.Timeout
+        self,
+        method: str,
+        url: URL,
+        data: bytes | None,
+        allow_404: bool,
+        repeatable: bool,
+        limit: asyncio.Timeout,
     ) -> ConsulReply:
-        tls: dict[str, Any] = {}
+        more: dict[str, Any] = {}
+        if not repeatable:
+            more["middlewares"] = (_once,)
         if self._tls is not None:
-            tls = {"ssl": self._tls.context(), "server_hostname": self._tls.server_name}
+            more |= {"ssl": self._tls.context(), "server_hostname": self._tls.server_name}
         async with self._session().request(
-            method, url, data=data, headers=self._headers(), allow_redirects=False, timeout=_NO_TOTAL, **tls
+            method, url, data=data, headers=self._headers(), allow_redirects=False, timeout=_NO_TOTAL, **more
         ) as response:
             limit.reschedule(asyncio.get_running_loop().time() + BODY_WITHIN_S)
             text, digest = await _read(response)
@@ -300,6 +308,21 @@ class _Transport(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul tel
 
 # `send` has the whole call under a time-out of its own.
 _NO_TOTAL: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
+
+
+class _Broken(aiohttp.ClientError):
+    """The connection ended before the answer."""
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """A request whose connection breaks is not sent again, as aiohttp does for every GET, PUT and DELETE: an agent that was started
+    anew would keep us waiting for an index that it has long had, and a write may have been done."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise  # never connected, and not repeated
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _Broken(str(error)) from error
 
 
 async def _read(response: aiohttp.ClientResponse) -> tuple[str, bytes]:

@@ -55,10 +55,8 @@ class ConsulRegistry:
             return await self._poll()
         asked, self._index = self._index, 0  # whatever goes wrong now: the next question starts from nothing
         reply, mode = await self._read(asked)
-        index = reply.index
-        if index is None:
-            raise RegistryError("consul: an answer without X-Consul-Index")
         candidates = await self._understand(reply)
+        index = _index(reply)
         regressed, self._seen = index < self._seen, index
         self._index = 0 if index < asked else index
         return Answer(candidates, consistent=mode != "stale", regressed=regressed)
@@ -93,6 +91,8 @@ class ConsulRegistry:
     async def _ask(self, mode: Consistency, index: int) -> ConsulReply:
         params = self._params if mode == "default" else {**self._params, mode: ""}
         reply = await self._client.get(self._path, params, index=index, wait_s=self._options.wait_s)
+        if not self._options.query:
+            _index(reply)
         if reply.filtered_by_acls:
             raise RegistryError("consul: the token may not see all of the answer (ACLs)")
         if mode != "stale" and not reply.known_leader:
@@ -160,6 +160,12 @@ def _question(options: ConsulOptions) -> tuple[str, Params]:
         chosen.append(f"({options.filter})" if chosen else options.filter)
     params: Params = {**near, **({"filter": " and ".join(chosen)} if chosen else {})}
     return f"/v1/health/service/{quote(options.service, safe='')}", params
+
+
+def _index(reply: ConsulReply) -> int:
+    if reply.index is None:
+        raise RegistryError("consul: an answer without X-Consul-Index")
+    return reply.index
 
 
 def _quoted(text: str) -> str:
