@@ -1,6 +1,6 @@
 """A long JSON array, element by element, with pauses.
 
-`json.loads` of 10,000 endpoints as Consul tells them holds the event loop for a fifth of a second, in a thread, too: it keeps the GIL.
+One call of the parser holds the interpreter to its end, in a thread, too: 0.1 s for ten thousand instances of Consul's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ async def json_items(text: str) -> AsyncIterator[Any]:
     """Every element of the array that `text` is. Raises RegistryError for anything else, maybe after the first elements."""
     at = _after_space(text, 0)
     if text[at : at + 1] != "[":
-        raise RegistryError("the answer is no JSON array")
+        raise RegistryError("the answer is no JSON list")
     at = _after_space(text, at + 1)
     turn = at
     if text[at : at + 1] == "]":
@@ -42,12 +42,12 @@ async def json_items(text: str) -> AsyncIterator[Any]:
             if end == "]":
                 break
             if end != ",":
-                raise RegistryError(f"the answer is no JSON: a comma is missing at character {at}")
+                raise RegistryError(f"the answer is no JSON: no comma at character {at}")
             if at - turn > SLICE_BYTES:
                 turn = at
                 await asyncio.sleep(0)
     if _after_space(text, at) != len(text):
-        raise RegistryError("the answer is no JSON: something follows it")
+        raise RegistryError("the answer is no JSON: more text after its end")
 
 
 def _after_space(text: str, at: int) -> int:
