@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from lbproxy.discovery.consul.options import ConsulOptions
 from lbproxy.discovery.contract import Registry
 from lbproxy.discovery.dns.options import DnsOptions
 from lbproxy.discovery.file.options import FileOptions
@@ -32,6 +33,11 @@ class Means:
 def make_registry(options: object, means: Means) -> Registry:
     """Raises TypeError for options of no kind known here."""
     match options:
+        case ConsulOptions():
+            from lbproxy.discovery.consul.registry import ConsulRegistry
+            from lbproxy.wire.consul import ConsulClient
+
+            return ConsulRegistry(options, ConsulClient(options.access, means.http), means.sleep, means.rng)
         case HttpOptions():
             from lbproxy.discovery.http.registry import HttpRegistry
 

@@ -30,6 +30,10 @@ has_promtool() {
     command -v promtool >/dev/null || [ -x "$extracted/usr/bin/promtool" ]
 }
 
+has_consul() {
+    command -v consul >/dev/null || [ -x "$extracted/usr/bin/consul" ]
+}
+
 install_packages() {
     # Debian starts a service it installs, unless this file says 101; one that was there before is put back.
     policy=/usr/sbin/policy-rc.d
@@ -43,7 +47,7 @@ install_packages() {
 
 # The package of the server Prometheus brings a dozen libraries and a service; only its checker is wanted.
 extract_promtool() {
-    rm -rf "$extracted"
+    rm -rf "$extracted/download"
     mkdir -p "$extracted/download"
     # as root, apt would otherwise want to write as a user who may not enter this folder
     (cd "$extracted/download" && apt-get -q -o APT::Sandbox::User=root download prometheus)
@@ -51,19 +55,44 @@ extract_promtool() {
     rm -rf "$extracted/download"
 }
 
+# Of Debian's releases only bullseye has Consul (1.8.7). Its package is looked up with lists of its own, on the mirror that this
+# machine's apt uses already: apt's sources and lists stay as they are.
+extract_consul() {
+    mirror=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null | sed -n 's/^URIs:[[:space:]]*//p' | tr ' ' '\n' |
+        grep -E '/debian/?$' | head -n1)
+    [ -n "$mirror" ] || mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+        sed -nE 's/^deb[[:space:]]+(\[[^]]*\][[:space:]]+)?([^[:space:]]*\/debian\/?)[[:space:]].*/\2/p' | head -n1)
+    [ -n "$mirror" ] || { echo "Consul: no Debian mirror in apt's sources" >&2; return; }
+    own=$(pwd)/$extracted/consul-lists
+    rm -rf "$own"
+    mkdir -p "$own/lists/partial" "$own/cache/archives/partial"
+    keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    echo "deb [signed-by=$keys] $mirror bullseye main" >"$own/sources.list"
+    set -- -q -o Dir::Etc::SourceList="$own/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+        -o Dir::State::Lists="$own/lists" -o Dir::Cache="$own/cache" -o Acquire::Check-Valid-Until=false \
+        -o Acquire::Languages=none -o APT::Sandbox::User=root
+    # A mirror that has dropped bullseye is no failure of the other installs: what is missing is said below.
+    if apt-get "$@" update && (cd "$own" && apt-get "$@" download consul/bullseye); then
+        dpkg-deb --fsys-tarfile "$own"/consul_*.deb | tar -x -C "$extracted" ./usr/bin/consul
+    fi
+    rm -rf "$own"
+}
+
 packages=$(missing_packages)
-if [ -n "$packages" ] || ! has_promtool; then
+if [ -n "$packages" ] || ! has_promtool || ! has_consul; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        echo "installing for the tests:" $packages $(has_promtool || echo promtool)
+        echo "installing for the tests:" $packages $(has_promtool || echo promtool) $(has_consul || echo consul)
         apt-get -q update
         # shellcheck disable=SC2086  # a list of words
         [ -z "$packages" ] || (install_packages $packages)
         has_promtool || extract_promtool
+        has_consul || extract_consul
     fi
 fi
 
 packages=$(missing_packages)
 has_promtool || packages="$packages prometheus(promtool)"
+has_consul || packages="$packages consul(bullseye's)"
 if [ -n "$packages" ]; then
     echo "missing for the tests (needs root and apt-get to install):" $packages >&2
     [ "${CI:-}" != true ] || exit 1

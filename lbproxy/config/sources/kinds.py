@@ -6,12 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from lbproxy.config.sources.consul import ConsulSource
 from lbproxy.config.sources.dns import DnsSource
 from lbproxy.config.sources.file import FileSource
 from lbproxy.config.sources.http import HttpSource
 from lbproxy.config.sources.push import PushSource
 
 AnySource = Annotated[
-    DnsSource | FileSource | HttpSource | PushSource,
+    ConsulSource | DnsSource | FileSource | HttpSource | PushSource,
     Field(discriminator="type"),
 ]
