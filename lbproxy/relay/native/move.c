@@ -192,9 +192,9 @@ static void uncap(struct thread *thread, struct half *half)
  * gave nothing, and does not say why. */
 static enum stop splice_on(struct thread *thread, struct session *session, struct half *half, int64_t *budget, bool *copy)
 {
-    size_t burst = 0;
+    size_t burst = 0, most = count_of(&half->count) < PROVEN_BYTES ? UNPROVEN_PIPE_BYTES : PIPE_BYTES;
     while (*budget > 0) {
-        ssize_t got = thread->calls->splice(half->source, half->pipe->in, PIPE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        ssize_t got = thread->calls->splice(half->source, half->pipe->in, most, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
         if (got == -1 && errno == EINTR)
             continue;
         if (got <= 0) {
