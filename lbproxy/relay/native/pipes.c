@@ -21,9 +21,9 @@ static void pipe_close(struct thread *thread, struct pipe *pipe)
     const struct calls *calls = thread->calls;
     calls->close(pipe->in);
     calls->close(pipe->out);
+    thread->large_pipes_bytes -= large_bytes(pipe);
     calls->release(pipe);
     thread->pipes--;
-    thread->large_pipes_bytes -= large_bytes(pipe);
     atomic_store_explicit(&thread->pipes_open, thread->pipes, memory_order_relaxed);
 }
 
