@@ -26,7 +26,7 @@ enum {
     /* Unsent bytes in the sink of a bulky direction, until its reader has taken PROVEN_BYTES. */
     UNPROVEN_BYTES = 256 * 1024,
     PROVEN_BYTES = 8 * 1024 * 1024,
-    /* What a direction may move before the others have their turn. */
+    /* After so much the others have their turn; the last splice of it may bring PIPE_BYTES. */
     TURN_BYTES = 512 * 1024,
     TURN_EVENTS = 256,
     /* Deadlines judged in one turn, so that a long pause is not followed by one long turn of ends. */
