@@ -763,7 +763,7 @@ static void speaker(struct end *end)
     end->stream = ++streams;
     if (streams == STREAMS)
         fail_now("the pretended kernel is out of streams");
-    end->planned = choose(50) ? choose(most[choose(4)]) : PROOF + choose(PROOF);
+    end->planned = choose(100) ? choose(most[choose(4)]) : PROOF + choose(PROOF);
     end->room = 1 + choose(chunks[choose(4)]);
     end->rude = !choose(4);
     end->of_unix = !choose(5);
