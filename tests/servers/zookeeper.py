@@ -19,20 +19,16 @@ clientPortAddress=127.0.0.1
 clientPort={port}
 maxClientCnxns=0
 admin.enableServer=false
-{more}
 """
 
 
-def zookeeper(
-    folder: Path, *, data: Path, port: int | None = None, more: str = ""
-) -> AbstractContextManager[Server]:
-    """A server on a loopback port (`port`: on that one), which writes to the folder `data`. `more` are lines of its configuration, in
-    which `@name@` stands for another port to listen on."""
+def zookeeper(folder: Path, *, data: Path, port: int | None = None) -> AbstractContextManager[Server]:
+    """A server on a loopback port (`port`: on that one), which writes to the folder `data`."""
     java = require("java")
     if not JAR.exists():
         missing(f"{JAR} is not installed (tests/servers/install.sh installs it)")
     # Small and quick to start: a test needs neither a large heap nor code that is compiled well.
     command = [str(java), "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
     main = "org.apache.zookeeper.server.ZooKeeperServerMain"
-    config = CONFIG.format(data=data, port="@zookeeper@" if port is None else port, more=more)
+    config = CONFIG.format(data=data, port="@zookeeper@" if port is None else port)
     return serve([*command, "-cp", str(JAR), main, "zoo.cfg"], folder, config=config, config_file="zoo.cfg")

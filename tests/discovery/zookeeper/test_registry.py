@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -19,9 +20,11 @@ from lbproxy.discovery.zookeeper.options import ZooKeeperOptions
 from lbproxy.discovery.zookeeper.registry import ZooKeeperRegistry
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.secrets import Secret
+from lbproxy.wire.tls_options import TlsOptions
 from tests.discovery.zookeeper.instances import instances, process_with_node
 from tests.discovery.zookeeper.test_children import CURATOR
-from tests.servers.process import Server
+from tests.servers.process import Server, serve
+from tests.servers.programs import require
 from tests.servers.zookeeper import zookeeper
 
 pytestmark = [pytest.mark.foreign, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -289,6 +292,43 @@ async def test_a_server_that_is_stopped_is_an_error_and_when_it_goes_on_it_is_re
         async with instances(own.port) as some:
             await some.set("/web/a", "10.0.0.2:80")
             await until(asked, "10.0.0.2:80")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """For `zk.internal`, vouched for by itself; key and certificate in one file."""
+    file = tmp_path / "both.pem"
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=zk.internal -addext subjectAltName=DNS:zk.internal"
+    command = [str(require("openssl")), *words.split(), "-keyout", str(file), "-out", f"{file}.crt"]
+    subprocess.run(command, check=True, capture_output=True)
+    file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
+    return file
+
+
+async def test_tls_is_checked_by_the_configured_authority_and_name(
+    server: Server, path: str, certificate: Path, tmp_path: Path
+) -> None:
+    # A terminator before the server, as many an ensemble has one.
+    listen = f"OPENSSL-LISTEN:@tls@,bind=127.0.0.1,reuseaddr,fork,cert={certificate},verify=0"
+    command = [str(require("socat")), listen, f"TCP:127.0.0.1:{server.port}"]
+    with serve(command, tmp_path / "socat") as terminator:
+        async with instances(server.port) as some:
+            await some.create(f"{path}/a", "10.0.0.1:80")
+            for tls, well in (
+                (TlsOptions(certificate, server_name="zk.internal"), True),
+                (TlsOptions(certificate), False),
+                (TlsOptions(server_name="zk.internal"), False),
+                (TlsOptions(verify=False), True),
+            ):
+                async with registry(terminator.port, path, 1.0, tls=tls) as asked:
+                    if well:
+                        assert (await asked.next()).candidates == (Candidate("10.0.0.1", 80),)
+                        await some.set(f"{path}/a", "10.0.0.2:80")
+                        await until(asked, "10.0.0.2:80")
+                        await some.set(f"{path}/a", "10.0.0.1:80")
+                        continue
+                    with pytest.raises(RegistryError, match="certificate verify failed"):
+                        await asked.next()
 
 
 async def _after_errors(asked: ZooKeeperRegistry) -> Answer:
