@@ -32,3 +32,9 @@ def zookeeper(folder: Path, *, data: Path, port: int | None = None) -> AbstractC
     main = "org.apache.zookeeper.server.ZooKeeperServerMain"
     config = CONFIG.format(data=data, port="@zookeeper@" if port is None else port)
     return serve([*command, "-cp", str(JAR), main, "zoo.cfg"], folder, config=config, config_file="zoo.cfg")
+
+
+def restartable(folder: Path, port: int | None, memory: int) -> AbstractContextManager[Server]:
+    """For `tests.servers.restartable`: one `memory`, one folder of data."""
+    number = len(list(folder.glob("zookeeper-*")))
+    return zookeeper(folder / f"zookeeper-{number}", data=folder / f"data-{memory}", port=port)

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ from tests.discovery.zookeeper.instances import instances, process_with_node
 from tests.discovery.zookeeper.test_children import CURATOR
 from tests.servers.process import Server, serve
 from tests.servers.programs import require
-from tests.servers.zookeeper import zookeeper
+from tests.servers.restartable import Restartable
+from tests.servers.zookeeper import restartable, zookeeper
 
 pytestmark = [pytest.mark.foreign, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -196,34 +198,11 @@ async def test_a_thousand_are_read_and_one_percent_changes(server: Server, path:
         assert len(answer.candidates) == 1000
 
 
-class Restartable:
-    """A server that is stopped and started on one port, with what it knew or without."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder = folder
-        self._stack = stack
-        self._starts = 0
-        self._forgotten = 0
-        self.server = self._start(None)
-        self.port = self.server.port
-
-    def _start(self, port: int | None) -> Server:
-        self._starts += 1
-        data = self._folder / f"data-{self._forgotten}"
-        return self._stack.enter_context(zookeeper(self._folder / str(self._starts), data=data, port=port))
-
-    async def stop(self) -> None:
-        await asyncio.to_thread(self.server.stop)
-
-    async def start(self, *, empty: bool = False) -> None:
-        self._forgotten += empty
-        self.server = await asyncio.to_thread(self._start, self.port)
-
-
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Restartable]:
+    """A server that a test may stop and start."""
     with ExitStack() as stack:
-        yield Restartable(tmp_path, stack)
+        yield Restartable(partial(restartable, tmp_path), stack)
 
 
 async def test_a_restart_is_no_answer_and_then_everything_is_read_again(own: Restartable) -> None:
