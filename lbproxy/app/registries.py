@@ -13,6 +13,7 @@ from lbproxy.discovery.http.options import HttpOptions
 from lbproxy.discovery.push.leases import Leases
 from lbproxy.discovery.push.options import PushOptions
 from lbproxy.discovery.push.registry import PushRegistry
+from lbproxy.discovery.zookeeper.options import ZooKeeperOptions
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.http import HttpClient
 
@@ -55,5 +56,9 @@ def make_registry(options: object, means: Means) -> Registry:
             from lbproxy.discovery.file.registry import FileRegistry
 
             return FileRegistry(options, means.clock)
+        case ZooKeeperOptions():
+            from lbproxy.discovery.zookeeper.registry import ZooKeeperRegistry
+
+            return ZooKeeperRegistry(options)
         case _:
             raise TypeError(f"no registry for {type(options).__name__}")

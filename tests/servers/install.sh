@@ -8,6 +8,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 extracted=.cache/servers   # programs taken out of a package without installing it; tests/servers/programs.py looks here too
 stream_module=/usr/lib/nginx/modules/ngx_stream_module.so
+zookeeper_jar=/usr/share/java/zookeeper.jar   # the package of that name would bring a desktop's Java with it
 PATH=$PATH:/usr/sbin:/sbin
 
 # One at a time: a second one waits, and then finds everything there.
@@ -17,13 +18,14 @@ exec 9>.cache/servers.lock
 
 # program:package
 programs="haproxy:haproxy nginx:nginx redis-server:redis-server redis-cli:redis-tools curl:curl wrk:wrk nft:nftables
-    ip:iproute2 socat:socat iperf3:iperf3 knotd:knot"
+    ip:iproute2 socat:socat iperf3:iperf3 knotd:knot java:default-jre-headless"
 
 missing_packages() {
     for pair in $programs; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     [ -e "$stream_module" ] || echo libnginx-mod-stream
+    [ -e "$zookeeper_jar" ] || echo libzookeeper-java
 }
 
 has_promtool() {

@@ -11,8 +11,9 @@ from lbproxy.config.sources.dns import DnsSource
 from lbproxy.config.sources.file import FileSource
 from lbproxy.config.sources.http import HttpSource
 from lbproxy.config.sources.push import PushSource
+from lbproxy.config.sources.zookeeper import ZooKeeperSource
 
 AnySource = Annotated[
-    ConsulSource | DnsSource | FileSource | HttpSource | PushSource,
+    ConsulSource | DnsSource | FileSource | HttpSource | PushSource | ZooKeeperSource,
     Field(discriminator="type"),
 ]
