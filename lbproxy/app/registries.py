@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from lbproxy.config.options import Configuration
 from lbproxy.discovery.consul.options import ConsulOptions
 from lbproxy.discovery.contract import Registry
 from lbproxy.discovery.dns.options import DnsOptions
@@ -29,6 +31,13 @@ class Means:
     sleep: Callable[[float], Awaitable[None]]
     rng: Random
     leases: Leases
+
+
+def prepare(configuration: Configuration) -> None:
+    """Import beforehand, in a thread, what would hold the loop for a tenth of a second at a reload: py-consul brings requests."""
+    kinds = {type(each.registry) for one in configuration.upstreams.values() for each in one.discovery}
+    if ConsulOptions in kinds:
+        importlib.import_module("lbproxy.discovery.consul.registry")
 
 
 def make_registry(options: object, means: Means) -> Registry:
