@@ -25,11 +25,14 @@ from lbproxy.domain.strategy import Random
 from lbproxy.pool.lease import Exhausted, Lease
 from lbproxy.proxy.admission import Capacity
 from lbproxy.proxy.complaints import Complaints
+from lbproxy.proxy.routing import Route
 from lbproxy.proxy.sessions import Session, SessionTable
-from lbproxy.proxy.sockets import FAMILIES, open_dialing, refuse
-from lbproxy.relay.contract import Connected, Event, Outcome, Relay, RelayOptions, Socket
+from lbproxy.proxy.sockets import FAMILIES, as_socket, open_dialing, refuse
+from lbproxy.relay.contract import Connected, Doorway, Event, Outcome, Relay, RelayOptions, Socket
 
 logger = logging.getLogger(__name__)
+
+_UNIX: Final = socket.AF_UNIX
 
 # Before an endpoint is tried a second time by one session (all others have failed it): long enough for a restarting
 # process to listen again, short beside the default budget of 5 s. HAProxy waits min(connect time-out, 1 s).
@@ -69,10 +72,12 @@ class Dialer:
         self._capacity = capacity
         self._apply = apply
         self._relay: Relay | None = None
+        self.doorway: Doorway | None = None
 
     def attach(self, relay: Relay) -> None:
-        """The relay is made with `on_events` as its callback, so it comes after the dialer."""
+        """The relay is made with `on_events` as its callback, so it comes after the dialer, and before any listener."""
         self._relay = relay
+        self.doorway = relay.doorway
 
     # -- from the listener
 
@@ -85,6 +90,46 @@ class Dialer:
         except Exception:  # noqa: BLE001 - the wall around a session
             self._crashed(session, client)
 
+    def launch(self, session: Session, client: int, family: int) -> None:
+        """As `begin`, for a client that is a plain descriptor: through the doorway, and on as `begin` does where that fails."""
+        self._capacity.take()
+        self.sessions.add(session)
+        held: Socket | None = None
+        try:
+            doorway, route = self.doorway, session.route
+            assert doorway is not None
+            lease = route.pool.acquire(session.context)
+            if isinstance(lease, Exhausted):
+                held = as_socket(client, family)
+                self._no_endpoint(session, held, lease)
+                return
+            self._picked(session, lease)
+            plan = route.plan(lease.endpoint, doorway)
+            if plan is None:
+                held = as_socket(client, family)
+                if not self._connect(session, held, lease):
+                    self._dial(session, held)
+                return
+            try:
+                failure = doorway.launch(session.id, client, plan, client_unix=family == _UNIX)
+            except OSError as error:
+                failure = error.errno or 0
+                cause = self._local_fault(route, error)
+            else:
+                if not failure:
+                    client = -1  # the relay's
+                    session.move(State.DIALING)
+                    return
+                cause = dial_cause(failure, lease.address.family)
+            session.move(State.DIALING)
+            held = as_socket(client, family)
+            if self._try_again(session, held, cause, failure):
+                self._dial(session, held)
+        except Exception:  # noqa: BLE001 - the wall around a session
+            if held is None and client != -1:
+                held = as_socket(client, family)
+            self._crashed(session, held)
+
     def turn_down(
         self, session: Session, client: Socket, reason: EndReason, phase: Phase, error: int
     ) -> None:
@@ -94,42 +139,51 @@ class Dialer:
         self._fail(session, client, reason, phase, error)
 
     def _dial(self, session: Session, client: Socket) -> None:
-        route = session.route
-        pool = route.pool
+        pool = session.route.pool
         while True:
             lease = pool.acquire(session.context)
             if isinstance(lease, Exhausted):
                 self._no_endpoint(session, client, lease)
                 return
-            session.lease = lease
-            session.attempts += 1
-            session.move(State.PICKED)
-            endpoint = lease.endpoint
-            address = lease.address
-            try:
-                upstream = open_dialing(FAMILIES[address.family], route.leg_options, route.connect)
-            except OSError as error:
-                failure = error.errno or 0
-                cause = local_cause(failure)
-                if cause.reason is EndReason.INTERNAL_ERROR:
-                    message = f"upstream {route.upstream}: cannot make a socket to dial from: {error}"
-                    self.complaints.say(logging.ERROR, f"socket {route.upstream}", message, self._now())
-            else:
-                target = endpoint.sockaddr if address is endpoint.address else sockaddr(address)
-                try:
-                    failure = upstream.connect_ex(target)
-                except OSError as error:  # an IPv6 zone whose interface is gone is not even an address
-                    logger.debug("upstream %s: %s: %s", route.upstream, address, error)
-                    failure = errno.ENETUNREACH
-                if failure in {0, errno.EINPROGRESS}:
-                    session.move(State.DIALING)
-                    self._submit(session, client, upstream, endpoint)
-                    return
-                upstream.close()
-                cause = dial_cause(failure, address.family)
-            session.move(State.DIALING)
-            if not self._try_again(session, client, cause, failure):
+            self._picked(session, lease)
+            if self._connect(session, client, lease):
                 return
+
+    def _picked(self, session: Session, lease: Lease) -> None:
+        session.lease = lease
+        session.attempts += 1
+        session.move(State.PICKED)
+
+    def _connect(self, session: Session, client: Socket, lease: Lease) -> bool:
+        """True when the relay has taken over, or the session has ended; False: pick once more."""
+        route, endpoint, address = session.route, lease.endpoint, lease.address
+        try:
+            upstream = open_dialing(FAMILIES[address.family], route.leg_options, route.connect)
+        except OSError as error:
+            failure = error.errno or 0
+            cause = self._local_fault(route, error)
+        else:
+            target = endpoint.sockaddr if address is endpoint.address else sockaddr(address)
+            try:
+                failure = upstream.connect_ex(target)
+            except OSError as error:  # an IPv6 zone whose interface is gone is not even an address
+                logger.debug("upstream %s: %s: %s", route.upstream, address, error)
+                failure = errno.ENETUNREACH
+            if failure in {0, errno.EINPROGRESS}:
+                session.move(State.DIALING)
+                self._submit(session, client, upstream, endpoint)
+                return True
+            upstream.close()
+            cause = dial_cause(failure, address.family)
+        session.move(State.DIALING)
+        return not self._try_again(session, client, cause, failure)
+
+    def _local_fault(self, route: Route, error: OSError) -> DialCause:
+        cause = local_cause(error.errno or 0)
+        if cause.reason is EndReason.INTERNAL_ERROR:
+            message = f"upstream {route.upstream}: cannot make a socket to dial from: {error}"
+            self.complaints.say(logging.ERROR, f"socket {route.upstream}", message, self._now())
+        return cause
 
     def _submit(self, session: Session, client: Socket, upstream: Socket, endpoint: Endpoint) -> None:
         assert self._relay is not None

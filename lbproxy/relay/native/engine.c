@@ -521,6 +521,8 @@ static void session_begin(struct session *session, const struct engine_submit *s
     session->half_close_timeout_ms = submit->half_close_timeout_ms;
     session->max_duration_ms = submit->max_duration_ms;
     session->slot = submit->slot;
+    session->keepalive = submit->upstream_unix ? (struct engine_keepalive){0} : submit->keepalive;
+    session->dial_port = submit->dial_port;
     session->started_at = now;
     session->connected_at = session->half_closed_at = session->first_at = 0;
     atomic_store_explicit(&session->moved_at, now, memory_order_relaxed);

@@ -151,6 +151,8 @@ struct session {
     atomic_uchar phase;
     uint64_t connect_timeout_ms, idle_timeout_ms, half_close_timeout_ms, max_duration_ms;
     uint32_t slot, first_size;
+    struct engine_keepalive keepalive; /* no probes any more once it is set */
+    uint16_t dial_port;
     char *first_bytes;
     struct thread *thread;
     uint64_t started_at, connected_at, half_closed_at, first_at, ended_at;
