@@ -176,12 +176,14 @@ class Listener:
                     self._overloaded(error)
                 return
             self.accepted += len(arrivals)
+            now = self._dialer.clock()
             for fd, host, port, gone in arrivals:
-                self._let_in(fd, family, host, port, gone)
+                self._let_in(fd, family, host, port, gone, now)
+            doorway.flush()
         if self.active >= limit or capacity.active >= capacity.limit:
             self._wait_for_room()
 
-    def _let_in(self, fd: int, family: int, host: str, port: int, gone: int) -> None:
+    def _let_in(self, fd: int, family: int, host: str, port: int, gone: int, now: float) -> None:
         """Take over an arrival: the short way of a client that nothing is wrong with, and the wall around it."""
         try:
             if gone or self.route.transparent or not self._rules.open_to_all:
@@ -190,7 +192,7 @@ class Listener:
             if host.startswith("::ffff:") and is_mapped(host):
                 host = host[7:]
             dialer = self._dialer
-            context = Context(dialer.clock(), dialer.rng, host)
+            context = Context(now, dialer.rng, host)
             session = Session(dialer.sessions.next_id(), self, self.route, host, port, context)
             self.active += 1
         except Exception:

@@ -161,6 +161,9 @@ class Doorway(Protocol):
         packet has left: no socket, an option refused, or the submit was.
         """
 
+    def flush(self) -> None:
+        """Get to work on what was launched: once for many, before the caller returns to the event loop."""
+
 
 class Relay(Protocol):
     """Made with an `EventsCallback`; alive until `close`."""

@@ -52,6 +52,23 @@ static int64_t number(PyObject *value, uint64_t most)
     return found;
 }
 
+/* Takes over the fields. Two for every session, so without Py_BuildValue, which reads a format each time. */
+static PyObject *tuple_of(PyObject **fields, Py_ssize_t count)
+{
+    PyObject *tuple = PyTuple_New(count);
+    bool whole = tuple != NULL;
+    for (Py_ssize_t at = 0; at < count; at++) {
+        whole = whole && fields[at] != NULL;
+        if (tuple == NULL)
+            Py_XDECREF(fields[at]);
+        else
+            PyTuple_SetItem(tuple, at, fields[at]);
+    }
+    if (!whole)
+        Py_CLEAR(tuple);
+    return tuple;
+}
+
 static bool counted(const char *name, Py_ssize_t have, Py_ssize_t want)
 {
     if (have == want)
@@ -291,7 +308,9 @@ static PyObject *method_accept(PyObject *object, PyObject *const *args, Py_ssize
     PyObject *list = PyList_New(found);
     for (int at = 0; list != NULL && at < found; at++) {
         const struct engine_arrival *arrival = &arrivals[at];
-        PyObject *tuple = Py_BuildValue("iNii", arrival->fd, host_of(arrival), port_of(arrival), arrival->error);
+        PyObject *fields[] = {
+            PyLong_FromLong(arrival->fd), host_of(arrival), PyLong_FromLong(port_of(arrival)), PyLong_FromLong(arrival->error)};
+        PyObject *tuple = tuple_of(fields, sizeof fields / sizeof *fields);
         if (tuple == NULL)
             Py_CLEAR(list);
         else
@@ -333,12 +352,21 @@ static PyObject *seconds(int64_t ns)
 
 static PyObject *event_tuple(const struct engine_event *event)
 {
+    PyObject *fields[] = {
+        PyLong_FromUnsignedLongLong(event->session), seconds(event->connect_ns), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
     if (event->connected)
-        return Py_BuildValue("KN", event->session, seconds(event->connect_ns));
-    return Py_BuildValue(
-        "KiiKKNNNiii", event->session, event->reason, (int)event->phase, event->sent, event->received,
-        seconds(event->connect_ns), seconds(event->first_byte_ns), seconds(event->total_ns), event->error, event->client,
-        (int)event->upstream_unix);
+        return tuple_of(fields, 2);
+    fields[5] = fields[1];
+    fields[1] = PyLong_FromLong(event->reason);
+    fields[2] = PyLong_FromLong((long)event->phase);
+    fields[3] = PyLong_FromUnsignedLongLong(event->sent);
+    fields[4] = PyLong_FromUnsignedLongLong(event->received);
+    fields[6] = seconds(event->first_byte_ns);
+    fields[7] = seconds(event->total_ns);
+    fields[8] = PyLong_FromLong(event->error);
+    fields[9] = PyLong_FromLong(event->client);
+    fields[10] = PyLong_FromLong(event->upstream_unix);
+    return tuple_of(fields, sizeof fields / sizeof *fields);
 }
 
 static PyObject *method_fetch(PyObject *object, PyObject *unused)

@@ -176,10 +176,10 @@ class NativeRelay:
         if handle < 0:
             return -handle
         self._handles[session] = handle
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
         return 0
+
+    def flush(self) -> None:
+        self._engine.flush()
 
     def _flush(self) -> None:
         """Wake the threads once for all that was submitted in this turn of the loop."""
@@ -227,13 +227,13 @@ class NativeRelay:
 
     def _take_events(self) -> None:
         events: list[Event] = []
-        handles = self._handles
+        handles, tell = self._handles, events.append
         for told in self._engine.fetch():
             if len(told) == 2:
-                events.append(Connected(*told))
+                tell(Connected(*told))
             else:
                 del handles[told[0]]
-                events.append(_outcome(*told))
+                tell(_outcome(*told))
         if events:
             self._on_events(events)
 
