@@ -286,6 +286,8 @@ class Dialer:
                 if isinstance(event, Connected):
                     self._connected(session, event.connect_s, now)
                 elif event.client is None:
+                    if event.connect_s is not None and session.state is _DIALING:
+                        self._connected(session, event.connect_s, now)  # told in one event
                     self._end(session, event, now)
                 else:
                     self._given_back(session, event, event.client)

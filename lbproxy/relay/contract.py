@@ -7,7 +7,7 @@ Every implementation passes the same conformance suite. In words:
 - Zero bytes are read from the client before the upstream is connected. A failed connect gives the client socket back in its
   `Outcome`, untouched, so that another endpoint can be tried.
 - Events come in batches on the event loop, never from within `submit` or `abort`. Exactly one `Outcome` a submit; one `Connected`
-  before it if the upstream was reached (both may come in one batch).
+  in an earlier batch if the upstream was reached, or in the same one, or none there: an Outcome's `connect_s` says it, too.
 - Bytes are counted live in the submit's counter slot.
 - All methods are called on the event loop's thread.
 """

@@ -206,10 +206,15 @@ class Rig:
         return outcome
 
     async def connected(self, session: Session | int) -> Connected:
+        """That the upstream was reached; an Outcome in the same batch may say it alone."""
         number = session if isinstance(session, int) else session.number
 
         def found() -> list[Connected]:
-            return [event for event in self.events if type(event) is Connected and event.session == number]
+            return [
+                Connected(number, event.connect_s)
+                for event in self.events
+                if event.session == number and event.connect_s is not None
+            ]
 
         await self.until(lambda: bool(found()))
         return found()[0]
@@ -235,8 +240,10 @@ class Rig:
                 found.append(f"after the outcome: {event}")
             if type(event) is Outcome:
                 ended.add(event.session)
-                if (event.connect_s is None) is (event.session in connected):
-                    found.append(f"Connected and connect_s differ: {event}")
+                if event.connect_s is not None:
+                    connected.add(event.session)
+                elif event.session in connected:
+                    found.append(f"Connected, but without connect_s: {event}")
             elif event.session in connected:
                 found.append(f"connected twice: {event}")
             else:

@@ -89,7 +89,8 @@ struct engine_dial {
 };
 
 struct engine_event {
-    bool connected; /* Connected (only session, handle and connect_ns count) or Outcome */
+    bool connected; /* Connected (only session, handle, place and connect_ns count) or Outcome */
+    uint32_t place; /* in the batch since `engine_collect`; an Outcome may take that of its own Connected, which it stands for, too */
     uint64_t session;
     uint64_t handle;
     int reason;

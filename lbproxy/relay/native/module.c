@@ -380,6 +380,10 @@ static PyObject *method_fetch(PyObject *object, PyObject *unused)
     engine_collect(engine);
     while (engine_fetch(engine, &event)) {
         PyObject *tuple = event_tuple(&event);
+        if (tuple != NULL && event.place < PyList_Size(events)) {
+            PyList_SetItem(events, event.place, tuple);
+            continue;
+        }
         if (tuple == NULL || PyList_Append(events, tuple) == -1) {
             Py_XDECREF(tuple);
             Py_DECREF(events);

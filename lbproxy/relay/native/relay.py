@@ -231,9 +231,39 @@ class NativeRelay:
         for told in self._engine.fetch():
             if len(told) == 2:
                 tell(Connected(*told))
-            else:
-                del handles[told[0]]
-                tell(_outcome(*told))
+                continue
+            (
+                session,
+                reason,
+                phase,
+                sent,
+                received,
+                connect_s,
+                first_byte_s,
+                total_s,
+                error,
+                client,
+                is_unix,
+            ) = told
+            del handles[session]
+            why = _REASONS[reason]
+            if why is None:
+                why = dial_cause(error, "unix" if is_unix else "inet").reason
+            given_back = None if client < 0 else _socket.socket(fileno=client)
+            tell(
+                Outcome(
+                    session,
+                    why,
+                    _PHASES[phase],
+                    sent,
+                    received,
+                    connect_s,
+                    first_byte_s,
+                    total_s,
+                    error,
+                    given_back,
+                )
+            )
         if events:
             self._on_events(events)
 
@@ -262,41 +292,8 @@ def _packed(family: int, target: SockAddress) -> bytes:
     return start + target
 
 
-def _outcome(
-    session: int,
-    reason: int,
-    phase: int,
-    sent_bytes: int,
-    received_bytes: int,
-    connect_s: float | None,
-    first_byte_s: float | None,
-    total_s: float,
-    error: int,
-    client: int,
-    upstream_unix: int,
-) -> Outcome:
-    if reason >= _ABORTED:
-        why = _END_REASONS[reason - _ABORTED]
-    else:
-        known = _REASONS[reason]
-        why = dial_cause(error, "unix" if upstream_unix else "inet").reason if known is None else known
-    given_back = None if client < 0 else _socket.socket(fileno=client)
-    return Outcome(
-        session,
-        why,
-        _PHASES[phase],
-        sent_bytes,
-        received_bytes,
-        connect_s,
-        first_byte_s,
-        total_s,
-        error,
-        given_back,
-    )
-
-
-_REASONS: tuple[EndReason | None, ...] = ()
-_ABORTED = 0
+# By the engine's number. None: what a failed connect means is in its errno. An abort's number is the caller's, from 64 on.
+_REASONS: Sequence[EndReason | None] = ()
 if _missing is None:
-    _REASONS = tuple(None if name == _DIAL_FAILED else EndReason(name) for name in _engine.REASONS)
-    _ABORTED = _engine.REASON_OF_ABORT
+    _own = [None if name == _DIAL_FAILED else EndReason(name) for name in _engine.REASONS]
+    _REASONS = (*_own, *(None for _ in range(len(_own), _engine.REASON_OF_ABORT)), *_END_REASONS)

@@ -170,6 +170,9 @@ struct session {
     /* The Outcome */
     int reason, error, given_back;
     int abort_reason;
+    /* The owner's: in which batch its Connected was fetched, and where that stands there */
+    uint64_t told_batch;
+    uint32_t told_place;
 };
 
 enum { WHEEL_SLOTS = 256, WHEEL_WORDS = WHEEL_SLOTS / 64, TICK_SHIFT = 24 }; /* a tick is 16.8 ms */
@@ -234,6 +237,8 @@ struct engine {
     uint32_t *free_slots;
     uint32_t free_slot_count, free_slot_room;
     struct notice *collected;
+    uint64_t batch;
+    uint32_t places; /* taken in this batch */
     alignas(CACHE_LINE) atomic_bool signalled;
     struct watchdog *watchdog;
 };
