@@ -18,6 +18,7 @@ from lbproxy.relay.contract import (
     Connected,
     Event,
     EventsCallback,
+    Keepalive,
     Outcome,
     Relay,
     RelayOptions,
@@ -144,16 +145,20 @@ class Rig:
         self._opened.append(peer)
         return peer
 
-    def submit(self, client: Socket, upstream: Socket, **limits: int | bytes) -> int:
+    def submit(self, client: Socket, upstream: Socket, **limits: int | bytes | Keepalive) -> int:
         number = next(self._numbers)
         self.relay.submit(number, client, upstream, self.limits(**limits))
         return number
 
-    def limits(self, **limits: int | bytes) -> RelayOptions:
+    def limits(self, **limits: int | bytes | Keepalive) -> RelayOptions:
         return replace(self.options, **limits)  # type: ignore[arg-type]
 
     def open(
-        self, legs: Legs = TCP, *, tune: Callable[[socket.socket], None] | None = None, **limits: int | bytes
+        self,
+        legs: Legs = TCP,
+        *,
+        tune: Callable[[socket.socket], None] | None = None,
+        **limits: int | bytes | Keepalive,
     ) -> Session:
         """A submitted session with an upstream that has accepted. `tune` sees the four sockets before."""
         client, client_end = self.client(legs[0])
@@ -166,7 +171,7 @@ class Rig:
             tune(upstream.sock)
             tune(upstream_end)
         number = self.submit(client_end, bare(upstream_end), **limits)
-        return Session(number, client, upstream, int(limits.get("slot", self.slot)))
+        return Session(number, client, upstream, self.limits(**limits).slot)
 
     # What the relay told
 
