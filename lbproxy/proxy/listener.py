@@ -185,21 +185,24 @@ class Listener:
 
     def _let_in(self, fd: int, family: int, host: str, port: int, gone: int, now: float) -> None:
         """Take over an arrival: the short way of a client that nothing is wrong with, and the wall around it."""
+        session: Session | None = None
         try:
-            if gone or self.route.transparent or not self._rules.open_to_all:
-                self._admit(as_socket(fd, family), host, port, gone)
-                return
             if host.startswith("::ffff:") and is_mapped(host):
                 host = host[7:]
+            welcome = self._rules.open_to_all or not host or self._rules.admits(host)
             dialer = self._dialer
-            context = Context(now, dialer.rng, host)
-            session = Session(dialer.sessions.next_id(), self, self.route, host, port, context)
-            self.active += 1
+            if welcome and not gone and not self.route.transparent:
+                context = Context(now, dialer.rng, host)
+                session = Session(dialer.sessions.next_id(), self, self.route, host, port, context)
+                self.active += 1
         except Exception:
             logger.exception("listener %s: a connection could not be admitted", self.name)
             as_socket(fd, family).close()
             return
-        dialer.launch(session, fd, family)
+        if session is not None:
+            dialer.launch(session, fd, family)
+        else:
+            self._admit(as_socket(fd, family), host, port, gone)
 
     def _wait_for_room(self) -> None:
         """Let the kernel queue what comes until a session has ended, here or (for the process's limit) anywhere."""
