@@ -107,7 +107,7 @@ class Dialer:
             doorway, route = self.doorway, session.route
             assert doorway is not None
             lease = route.pool.acquire(session.context)
-            if isinstance(lease, Exhausted):
+            if not isinstance(lease, Lease):
                 held = as_socket(client, family)
                 self._no_endpoint(session, held, lease)
                 return
@@ -152,7 +152,7 @@ class Dialer:
         pool = session.route.pool
         while True:
             lease = pool.acquire(session.context)
-            if isinstance(lease, Exhausted):
+            if not isinstance(lease, Lease):
                 self._no_endpoint(session, client, lease)
                 return
             self._picked(session, lease)
@@ -285,12 +285,12 @@ class Dialer:
             try:
                 if isinstance(event, Connected):
                     self._connected(session, event.connect_s, now)
-                elif event.client is None:
+                elif event.client is not None:
+                    self._given_back(session, event, event.client)
+                else:
                     if event.connect_s is not None and session.state is _DIALING:
                         self._connected(session, event.connect_s, now)  # told in one event
                     self._end(session, event, now)
-                else:
-                    self._given_back(session, event, event.client)
             except Exception:
                 if isinstance(event, Outcome):
                     self._crashed(session, event.client)
