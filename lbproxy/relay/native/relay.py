@@ -36,6 +36,7 @@ from lbproxy.relay.contract import (
     SessionView,
     SlotCounters,
     Socket,
+    TcpView,
 )
 
 try:
@@ -199,6 +200,23 @@ class NativeRelay:
                 phase, sent_bytes, received_bytes, age_s, idle_s = seen
                 found.append(SessionView(session, _PHASES[phase], sent_bytes, received_bytes, age_s, idle_s))
         return found
+
+    def look(self, session: int) -> SessionView | None:
+        handle = self._handles.get(session)
+        seen = None if handle is None else self._engine.look(handle)
+        if seen is None:
+            return None
+        phase, sent_bytes, received_bytes, age_s, idle_s, client, upstream = seen
+        return SessionView(
+            session,
+            _PHASES[phase],
+            sent_bytes,
+            received_bytes,
+            age_s,
+            idle_s,
+            None if client is None else TcpView(*client),
+            None if upstream is None else TcpView(*upstream),
+        )
 
     def statistics(self) -> RelayStatistics:
         threads = self._engine.totals()

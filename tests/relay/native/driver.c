@@ -154,6 +154,32 @@ static void maybe_abort(struct engine *engine, unsigned begun)
         fail_now("a second abort of an ended session said true");
 }
 
+static struct engine *looked_at;
+
+static void turn_beside(void)
+{
+    engine_turn(looked_at, 0);
+}
+
+/* The session may end while its legs are looked at: its descriptors must stay open until both were. */
+static void maybe_look(struct engine *engine, unsigned begun)
+{
+    struct known *session = &known[1 + choose(begun)];
+    struct engine_view view;
+    if (!session->submitted || session->ended)
+        return;
+    looked_at = engine;
+    pretend_beside(turn_beside);
+    bool here = engine_look(engine, session->handle, &view);
+    pretend_beside(NULL);
+    if (!here)
+        return;
+    if (view.client.known && (session->pair.client_unix || view.client.retransmits != (uint32_t)session->pair.client))
+        fail_now("a look at another client's connection");
+    if (view.upstream.known && (session->pair.upstream_unix || view.upstream.retransmits != (uint32_t)session->pair.upstream))
+        fail_now("a look at another upstream's connection");
+}
+
 static bool all_ended(unsigned begun)
 {
     for (unsigned number = 1; number <= begun; number++)
@@ -202,6 +228,8 @@ static void history(uint64_t seed, const uint8_t *data, size_t size)
             submit_new(engine, ++begun);
         if (!calm() && begun && !choose(25))
             maybe_abort(engine, begun);
+        if (!calm() && begun && !choose(12))
+            maybe_look(engine, begun);
         if (stop_early && !calm() && !choose(60))
             break;
         engine_turn(engine, -1);

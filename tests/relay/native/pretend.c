@@ -51,6 +51,7 @@ static bool peaceful;
 static uint32_t streams;
 static uint64_t written[STREAMS]; /* of each stream, by the engine; outlives the descriptors */
 static int open_count;
+static void (*beside)(void);
 
 void fail_now(const char *why)
 {
@@ -655,6 +656,16 @@ static int call_getsockopt(int fd, int level, int option, void *value, socklen_t
         errno = EOPNOTSUPP;
         return end->of_unix ? -1 : 0;
     }
+    if (level == IPPROTO_TCP && option == TCP_INFO) {
+        if (beside != NULL && !choose(2))
+            beside();
+        if (socket_of(fd)->of_unix) {
+            errno = EOPNOTSUPP;
+            return -1;
+        }
+        *(struct tcp_info *)value = (struct tcp_info){.tcpi_rtt = 1000 + (uint32_t)fd, .tcpi_total_retrans = (uint32_t)fd};
+        return 0;
+    }
     if (level != SOL_SOCKET || option != SO_ERROR)
         fail_now("an unknown question");
     *(int *)value = end->error;
@@ -761,6 +772,12 @@ void pretend_start(uint64_t seed, const uint8_t *data, size_t size)
     streams = 0;
     memset(written, 0, sizeof written);
     open_count = 0;
+    beside = NULL;
+}
+
+void pretend_beside(void (*step)(void))
+{
+    beside = step;
 }
 
 static void speaker(struct end *end)
