@@ -305,6 +305,7 @@ static void turn(struct thread *thread, int most)
 static void *run(void *argument)
 {
     struct thread *thread = argument;
+    atomic_store(&thread->tid, gettid());
     while (!atomic_load_explicit(&thread->engine->stopping, memory_order_acquire))
         turn(thread, -1);
     return NULL;

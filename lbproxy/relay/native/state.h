@@ -209,6 +209,7 @@ struct thread {
     uint64_t connected_due;
     struct session *current; /* for the watchdog's report */
     pthread_t id;
+    atomic_int tid; /* as the kernel numbers it */
     bool started;
     /* Written by both sides */
     alignas(CACHE_LINE) _Atomic(struct session *) submitted;

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
@@ -31,7 +30,9 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.mark.timeout(60)  # as long as `run` waits
@@ -73,20 +74,6 @@ def test_pipes_are_as_large_as_the_users_quota_lets_them(
     result = run(driver, "--pipes", str(quota_kib))
     assert result.returncode == 0, result.stderr
     assert [[int(room) for room in line.split()] for line in result.stdout.splitlines()] == [rooms, rooms]
-
-
-def test_turn_with_very_many_sessions_is_no_hang(driver: Path) -> None:
-    result = run(driver, "--busy")
-    assert (result.returncode, result.stderr) == (0, "")
-
-
-def test_thread_that_hangs_is_reported_and_ends_the_process(driver: Path) -> None:
-    result = run(driver, "--stall")
-    assert result.returncode == -signal.SIGABRT
-    alive, *report = result.stderr.splitlines()
-    assert alive == "idle and alive"
-    assert "relay thread 0 missed" in report[0]
-    assert "hangs in session 7 (relaying" in report[1]
 
 
 def test_fuzz_target_is_built_where_libfuzzer_is(tmp_path: Path) -> None:
