@@ -25,7 +25,7 @@ from lbproxy.app.following import Sources
 from lbproxy.app.operations import AdminOperations
 from lbproxy.app.readings import read
 from lbproxy.app.records import recorder
-from lbproxy.app.relays import make_relay, why_not
+from lbproxy.app.relays import make_relay, relay_fds, why_not
 from lbproxy.app.reloading import Reloader
 from lbproxy.app.running import Running
 from lbproxy.config.load import Loaded
@@ -117,7 +117,9 @@ class Application:
             logger.warning("%s", line)
         nofile = limits.raise_fd_limit()
         capacity = Capacity(
-            limits.max_connections(runtime.max_connections, nofile, limits.memory_limit_bytes())
+            limits.max_connections(
+                runtime.max_connections, nofile, limits.memory_limit_bytes(), relay_fds(runtime.relay)
+            )
         )
         self._rng = random.Random()
         self._effects = EffectRunner()
@@ -179,7 +181,7 @@ class Application:
             inherited_now = inherited_sockets(inherited(self._environ))
             changes.apply(running, self._loaded, sources, inherited_now)
         except BindError as error:
-            raise StartError(error.errors) from error
+            raise StartError(error.explained()) from error
         except InheritError as error:
             raise StartError([f"inherited socket: {error}"]) from error
         for address, unused in inherited_now.items():
