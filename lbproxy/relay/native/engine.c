@@ -720,9 +720,9 @@ static struct engine_leg leg_of(const struct calls *calls, int fd)
 
 /* The thread may end the session at any moment, and a descriptor that it has closed may be somebody else's socket at the next. So the
  * owner says that it looks, by one exchange of `looking`; the thread says that it is done with the descriptors by another, its
- * last step with them. Whoever comes second knows of the first: a look that comes after the end asks nothing, and an end that
- * comes during a look leaves both descriptors open, to be closed here. Nobody waits. The Outcome cannot overtake this: the owner
- * alone fetches it. */
+ * last step with them (`let_go`). Whoever comes second knows of the first: a look that comes after the end asks nothing, and an end
+ * that comes during a look leaves both descriptors open, to be closed here. Nobody waits. The Outcome cannot overtake this: the
+ * owner alone fetches it. */
 bool engine_look(struct engine *engine, uint64_t handle, struct engine_view *view)
 {
     struct session *session = session_of(engine, handle);

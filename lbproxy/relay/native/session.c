@@ -131,6 +131,26 @@ void session_close(const struct calls *calls, const struct session *session)
         calls->close(session->half[UPWARD].source);
 }
 
+static void unwatch(const struct thread *thread, int fd)
+{
+    thread->calls->epoll_ctl(thread->epoll, EPOLL_CTL_DEL, fd, &(struct epoll_event){0});
+}
+
+/* The thread's last step with the descriptors. While the owner looks they stay open, and are the owner's to close once this says that
+ * the session is over; before it does, they leave the epoll, or a later turn would hear of a session that is free by then. */
+static void let_go(const struct thread *thread, struct session *session)
+{
+    unsigned char expected = LOOK_NONE;
+    if (!atomic_compare_exchange_strong_explicit(
+            &session->looking, &expected, LOOK_OVER, memory_order_acq_rel, memory_order_acquire)) {
+        unwatch(thread, session->half[UPWARD].source);
+        unwatch(thread, session->half[DOWNWARD].source);
+        if (atomic_exchange_explicit(&session->looking, LOOK_OVER, memory_order_acq_rel) == LOOK_BEGUN)
+            return;
+    }
+    session_close(thread->calls, session);
+}
+
 /* Ends the session. `give_back`: the client lives on, unless an abort has claimed the session. */
 static void finish(struct thread *thread, struct session *session, int reason, int error, bool reset, bool give_back)
 {
@@ -160,14 +180,13 @@ static void finish(struct thread *thread, struct session *session, int reason, i
         session->first_bytes = NULL;
     }
     if (give_back)
-        calls->epoll_ctl(thread->epoll, EPOLL_CTL_DEL, client, &(struct epoll_event){0});
+        unwatch(thread, client);
     thread->live--;
     session->state = STATE_ENDED;
     session->reason = reason;
     session->error = error;
     session->given_back = give_back ? client : -1;
-    if (atomic_exchange_explicit(&session->looking, LOOK_OVER, memory_order_acq_rel) == LOOK_NONE)
-        session_close(calls, session);
+    let_go(thread, session);
     /* Submitted and ended within one turn, it is younger than the turn's clock. */
     session->ended_at = thread->now > session->started_at ? thread->now : session->started_at;
     if (aborted)

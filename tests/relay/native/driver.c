@@ -117,6 +117,9 @@ static void take_outcome(struct engine *engine, const struct engine_event *event
     if (event->sent != pretend_written(session->pair.client_stream) ||
         event->received != pretend_written(session->pair.upstream_stream))
         fail_now("the counts are not what was written");
+    if (!pretend_gone(session->pair.upstream_stream) ||
+        pretend_gone(session->pair.client_stream) != (event->client == -1))
+        fail_now("an outcome before the descriptors were closed");
     sent_total[session->limits.slot] += event->sent;
     received_total[session->limits.slot] += event->received;
     if (event->client == -1)

@@ -859,6 +859,14 @@ int pretend_open(void)
     return open_count;
 }
 
+bool pretend_gone(uint32_t stream)
+{
+    for (int at = 0; at < ENDS; at++)
+        if (ends[at].kind == SOCKET && ends[at].stream == stream)
+            return false;
+    return true;
+}
+
 void pretend_skip(uint64_t ns)
 {
     clock_ns += ns;

@@ -39,6 +39,7 @@ struct pair pretend_redial(int client, uint32_t first_bytes);
 bool pretend_untouched(int client); /* given back: open, not watched, nothing read */
 void pretend_hang_up(int fd);       /* the caller closes a descriptor of his own */
 int pretend_open(void);             /* descriptors open now */
+bool pretend_gone(uint32_t stream); /* the socket where this stream arrived is closed */
 uint64_t pretend_written(uint32_t stream); /* bytes of it that the other side got */
 void pretend_skip(uint64_t ns);
 /* What happens beside the owner while he asks the kernel about a connection (TCP_INFO): in life, the engine's thread goes on. */
