@@ -276,6 +276,7 @@ async def test_view_tells_what_the_kernel_knows_about_both_legs(rig: Rig, legs: 
     await rig.connected(session)
     await session.client.send(b"x")
     assert await session.upstream.receive_exactly(1) == b"x"
+    await rig.until(lambda: rig.view(session).sent_bytes == 1)  # counted a moment after it was received
     view = rig.relay.look(session.number)
     assert view is not None
     assert (view.session, view.phase, view.sent_bytes) == (session.number, Phase.RELAY, 1)

@@ -13,9 +13,12 @@ import pytest
 HERE = Path(__file__).resolve().parent
 HISTORIES = int(os.environ.get("LBPROXY_HISTORIES", "150"))
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("cc") is None and not os.environ.get("CI"), reason="there is no C compiler"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("cc") is None and not os.environ.get("CI"), reason="there is no C compiler"
+    ),
+    pytest.mark.timeout(180),  # it compiles first
+]
 
 
 def build(folder: Path, *flags: str) -> Path:

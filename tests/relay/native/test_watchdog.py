@@ -20,9 +20,12 @@ import pytest
 
 from tests.relay.native.test_driver import build, run
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("cc") is None and not os.environ.get("CI"), reason="there is no C compiler"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("cc") is None and not os.environ.get("CI"), reason="there is no C compiler"
+    ),
+    pytest.mark.timeout(180),  # it compiles first
+]
 
 WITHIN_S = 20.0
 
