@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -81,8 +80,13 @@ class ZooKeeperRegistry:
         until = asyncio.get_running_loop().time() + self._options.session_timeout_s
         while True:
             await session.wait_connected(until)
-            with contextlib.suppress(SessionLostError):  # then until it is back, or the time is over
+            try:
                 return await self._read(session)
+            except SessionLostError:
+                self._view = None  # until it is back, or the time is over
+            except BaseException:
+                self._view = None  # what was asked and not taken in is to be asked again
+                raise
 
     async def _something(self, view: _View) -> None:
         """Wait until there may be something to read."""
