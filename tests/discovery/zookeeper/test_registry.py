@@ -222,9 +222,10 @@ def own(tmp_path: Path) -> Iterator[Restartable]:
 
 
 async def test_a_restart_is_no_answer_and_then_everything_is_read_again(own: Restartable) -> None:
-    async with registry(own.port, "/web", 30.0) as asked, instances(own.port) as some:
-        await some.create("/web/a", "10.0.0.1:80", ephemeral=False)
-        await until(asked, "10.0.0.1:80")
+    async with registry(own.port, "/web", 30.0) as asked:
+        async with instances(own.port) as some:
+            await some.create("/web/a", "10.0.0.1:80", ephemeral=False)
+            await until(asked, "10.0.0.1:80")
         async with asyncio.TaskGroup() as group:
             following = group.create_task(asked.next(), name="next")
             await own.stop()
@@ -234,8 +235,9 @@ async def test_a_restart_is_no_answer_and_then_everything_is_read_again(own: Res
             await own.start()
             answer = await following
         assert answer == Answer((Candidate("10.0.0.1", 80),))
-        await some.set("/web/a", "10.0.0.2:80")
-        await until(asked, "10.0.0.2:80")
+        async with instances(own.port) as some:
+            await some.set("/web/a", "10.0.0.2:80")
+            await until(asked, "10.0.0.2:80")
 
 
 async def test_a_server_that_is_away_for_long_is_an_error_and_is_found_again(own: Restartable) -> None:
