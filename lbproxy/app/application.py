@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from typing import Final
 
 from lbproxy.accesslog.writer import AccessLog
 from lbproxy.admin.contract import Refused
@@ -52,6 +53,11 @@ class StartError(Exception):
         super().__init__("; ".join(errors))
         self.errors = tuple(errors)
         self.usage = usage
+
+
+# When Python looks for garbage in cycles, of which little is made here. By its own thresholds (700, 10, 10) a registry's answers of
+# ten thousand entries made it look through everything every seventh time, which held the loop for 25 ms; with these, not once in 60 answers.
+COLLECTIONS: Final = (2000, 5, 100)
 
 
 class Application:
@@ -198,6 +204,7 @@ class Application:
             # What lives as long as the process need not be looked at by every collection: a full one holds the loop for milliseconds.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*COLLECTIONS)
             self._tell_started(admin.addresses)
             side_tasks = [
                 group.create_task(self._follow_hangups(reloader), name="reload on SIGHUP"),
