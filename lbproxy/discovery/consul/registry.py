@@ -108,6 +108,7 @@ class ConsulRegistry:
             found = await self._instances(reply)
             self._candidates, self._known = found.candidates(), found.known
             self._digest = reply.digest
+            await asyncio.sleep(0)  # and so is forgetting
         return self._candidates
 
     async def _instances(self, reply: ConsulReply) -> Instances:
