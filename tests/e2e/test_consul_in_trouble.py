@@ -181,7 +181,7 @@ TROUBLES: Final[dict[str, Callable[[], Fault]]] = {
     "the index is 1 and nothing is there": lambda: with_index("1"),
     "the index is 0 and nothing is there": lambda: with_index("0"),
     "alternating empty and full": alternating,
-    "empty": empty,
+    "empty but for consistent reads": empty,
     "filtered": lambda: with_headers(X_Consul_Results_Filtered_By_ACLs="true"),
     "no known leader": lambda: with_headers(X_Consul_KnownLeader="false"),
 }
