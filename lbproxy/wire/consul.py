@@ -38,6 +38,7 @@ ANSWER_WITHIN_S: Final = 10.0
 BODY_WITHIN_S: Final = 15.0
 """How long a body may take once its head has come. Blocking is over by then: an agent that trickles is in trouble."""
 _SHOWN: Final = 200  # of an error's text
+_MANY_PARTS: Final = 4  # putting together more of them is a step of its own
 _INDEX: Final = re.compile("-?[0-9]{1,20}")
 
 
@@ -336,6 +337,8 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[str, bytes]:
         digest.update(chunk)
         parts.append(decode.decode(chunk))
     parts.append(decode.decode(b"", final=True))
+    if len(parts) > _MANY_PARTS:
+        await asyncio.sleep(0)
     return "".join(parts), digest.digest()
 
 

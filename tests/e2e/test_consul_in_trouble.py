@@ -54,9 +54,10 @@ def config(address: str, more: str = "") -> str:
 
 @asynccontextmanager
 async def served(
-    start: Start, address: str, ups: list[Upstream], more: str = ""
+    start: Start, address: str, ups: list[Upstream], more: str = "", least: int = 4
 ) -> AsyncIterator[tuple[Program, Traffic]]:
-    """The program with traffic through it, once it knows all upstreams but the last; at the end nothing has failed."""
+    """The program with traffic through it, once it knows all upstreams but the last; at the end nothing has failed, and there were
+    always that many endpoints at least."""
     running = await asyncio.to_thread(start, config(address, more))
     known = {each.port for each in ups[:-1]}
     await until(lambda: known <= set(running.endpoints()))
@@ -66,7 +67,8 @@ async def served(
         yield running, traffic
     took_s = loop.time() - began
     assert traffic.failures == []
-    assert traffic.fewest == len(known)
+    assert traffic.fewest is not None
+    assert traffic.fewest >= least
     assert traffic.done > RATE * took_s / 3  # a busy machine may be late
 
 
@@ -122,7 +124,7 @@ async def test_an_agent_is_stopped_and_goes_on(start: Start, consul: Consul) -> 
 
 async def test_the_leader_of_three_servers_is_lost(start: Start, consul_servers: list[Consul]) -> None:
     """Three of four instances were registered with the leader's own agent: they live on, while Consul takes their node for lost. The
-    guard holds what so many removals would take away."""
+    guard holds so many removals, and obeys in the end if Consul says the same again and all is well otherwise."""
     leader = next(
         each
         for each in consul_servers
@@ -132,11 +134,11 @@ async def test_the_leader_of_three_servers_is_lost(start: Start, consul_servers:
     async with upstreams(*[echo] * 5) as ups:
         await register(leader, *ups[:3])
         await register(watched, ups[3])
-        async with served(start, watched.address, ups) as (running, _):
+        async with served(start, watched.address, ups, least=1) as (running, _):
             await asyncio.to_thread(leader.kill)
+            await until(lambda: source(running)["held"] == 3, RECOVERS_WITHIN_S)
             await lasts()
             await asyncio.to_thread(watched.wait_for_leader)
-            await until(lambda: source(running)["held"] == 3, RECOVERS_WITHIN_S)
             await register(watched, ups[-1])
             await recovered(ups[-1])
 
@@ -179,7 +181,7 @@ TROUBLES: Final[dict[str, Callable[[], Fault]]] = {
     "the index is 1 and nothing is there": lambda: with_index("1"),
     "the index is 0 and nothing is there": lambda: with_index("0"),
     "alternating empty and full": alternating,
-    "empty": empty,
+    "empty but for consistent reads": empty,
     "filtered": lambda: with_headers(X_Consul_Results_Filtered_By_ACLs="true"),
     "no known leader": lambda: with_headers(X_Consul_KnownLeader="false"),
 }

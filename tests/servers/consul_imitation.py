@@ -214,10 +214,10 @@ def alternating() -> Fault:
 
 
 def empty() -> Fault:
-    """200 and an empty list, as after an election or a wrong change of ACLs."""
+    """200 and an empty list, as of servers that lag behind; a consistent read has the truth."""
 
-    async def fault(imitation: ConsulImitation, _: web.Request) -> web.StreamResponse:
-        return imitation.reply([])
+    async def fault(imitation: ConsulImitation, request: web.Request) -> web.StreamResponse:
+        return imitation.reply(imitation.instances if "consistent" in request.query else [])
 
     return fault
 

@@ -14,6 +14,7 @@ import dns.query
 import pytest
 
 from tests.servers import programs
+from tests.servers.consul import Consul
 from tests.servers.fixtures import StartServer
 from tests.servers.knot import ZONE, Knot
 from tests.servers.netns import Namespace, network_namespace
@@ -96,6 +97,30 @@ def test_knot_tells_what_was_set_and_forgets_it_when_it_starts_again(knot: Knot)
     knot.kill()
     knot.start()
     assert addresses() == []
+
+
+def test_consul_started_again_has_forgotten_what_was_registered(consul: Consul) -> None:
+    consul.register(80)
+    assert [each["Service"]["ID"] for each in consul.ask("GET", "/v1/health/service/web")] == ["web-80"]
+    consul.kill()
+    consul.start()
+    consul.wait_for_leader()
+    assert consul.ask("GET", "/v1/health/service/web") == []
+
+
+def test_consul_servers_know_each_other_and_their_leader(consul_servers: list[Consul]) -> None:
+    assert {each.ask("GET", "/v1/status/leader") for each in consul_servers} <= {
+        f"127.0.0.1:{each.ports['server']}" for each in consul_servers
+    }
+    assert len(consul_servers[0].ask("GET", "/v1/status/peers")) == 3
+
+
+def test_consul_with_acls_gives_tokens_their_rights(consul_with_acls: Consul) -> None:
+    consul_with_acls.register(80)
+    root = consul_with_acls.ask("GET", "/v1/health/service/web")
+    assert len(root) == 1
+    narrow = consul_with_acls.token('node_prefix "" { policy = "read" }')
+    assert consul_with_acls.ask("GET", "/v1/health/service/web", token=narrow) == []
 
 
 def test_no_connection_is_made_to_find_out_whether_a_server_listens(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ _MAX_METADATA: Final = 60
 _MAX_TEXT: Final = 1000
 
 Key = tuple[str, str]
-Known = Mapping[Key, Candidate]
+Pair = tuple[Key, Candidate]
+Known = Mapping[Key, Pair]
 _NOTHING: Final[Known] = MappingProxyType({})
 
 
@@ -53,9 +54,9 @@ class Instances:
     def __init__(self, options: ConsulOptions, before: Known = _NOTHING) -> None:
         self._options = options
         self._before = before
-        self._found: dict[tuple[str, int], tuple[Key, Candidate]] = {}
-        self._refused: list[tuple[Key, Candidate]] = []
-        self.known: dict[Key, Candidate] = {}  # for the next answer
+        self._found: dict[tuple[str, int], Pair] = {}
+        self._refused: list[Pair] = []
+        self.known: dict[Key, Pair] = {}  # for the next answer
         self._last: Key = ("", "")
         self._in_order = True
 
@@ -69,9 +70,9 @@ class Instances:
             self._refused.append(read)
             return
         known = self._before.get(key)
-        if known is not None and known == candidate:
-            read = key, known
-        self.known[key] = read[1]
+        if known is not None and known[1] == candidate:
+            read = known
+        self.known[read[0]] = read
         where = candidate.host, candidate.port
         before = self._found.get(where)
         if before is None or _better(read, before):
@@ -80,7 +81,7 @@ class Instances:
             self._last = key
 
     def candidates(self) -> tuple[Candidate, ...]:
-        pairs: Sequence[tuple[Key, Candidate]] = [*self._found.values(), *self._refused]
+        pairs: Sequence[Pair] = [*self._found.values(), *self._refused]
         # With `near` the order is what Consul was asked for; and usually it is by node and id already.
         if not self._options.near and (self._refused or not self._in_order):
             pairs = sorted(pairs, key=lambda pair: pair[0])
@@ -91,14 +92,14 @@ def _sound(candidate: Candidate) -> bool:
     return _BAD not in {candidate.port, candidate.weight, candidate.priority, candidate.max_connections}
 
 
-def _better(one: tuple[Key, Candidate], other: tuple[Key, Candidate]) -> bool:
+def _better(one: Pair, other: Pair) -> bool:
     """More weight is better, then the smaller key: an old registration that died beside a new one takes nothing away."""
     if one[1].weight != other[1].weight:
         return one[1].weight > other[1].weight
     return one[0] < other[0]
 
 
-def _read(entry: object, options: ConsulOptions) -> tuple[Key, Candidate] | None:
+def _read(entry: object, options: ConsulOptions) -> Pair | None:
     """None for an instance that counts as gone."""
     node, service = _part(entry, "Node"), _part(entry, "Service")
     if node is None or service is None:

@@ -56,12 +56,12 @@ class ConsulRegistry:
         if self._options.query:
             return await self._poll()
         asked, self._index = self._index, 0  # whatever goes wrong now: the next question starts from nothing
-        reply, mode = await self._read(asked)
+        reply = await self._read(asked)
         candidates = await self._understand(reply)
         index = _index(reply)
         regressed, self._seen = index < self._seen, index
         self._index = 0 if index < asked else index
-        return Answer(candidates, consistent=mode != "stale", regressed=regressed)
+        return Answer(candidates, self._consistent, regressed)
 
     async def confirm(self) -> Answer:
         reply = await self._ask("consistent", 0)
@@ -76,19 +76,23 @@ class ConsulRegistry:
         if self._asked:
             await self._sleep(self._options.interval_s * (1 - _JITTER + 2 * _JITTER * self._rng.random()))
         self._asked = False  # after an error the follower waits
-        reply, mode = await self._read(0)
+        reply = await self._read(0)
         candidates = await self._understand(reply)
         self._asked = True
-        return Answer(candidates, consistent=mode != "stale")
+        return Answer(candidates, self._consistent)
 
-    async def _read(self, index: int) -> tuple[ConsulReply, Consistency]:
-        """An answer that is fresh enough, and by which mode it came. A stale one that is too old is asked for again, of the leader."""
+    @property
+    def _consistent(self) -> bool:
+        """A default read may be of a leader that has just lost its office, or has just come to it with nothing read yet."""
+        return self._options.consistency == "consistent"
+
+    async def _read(self, index: int) -> ConsulReply:
+        """An answer that is fresh enough. A stale one that is too old is asked for again, of the leader."""
         mode = self._options.consistency
         reply = await self._ask(mode, index)
         if mode == "stale" and (not reply.known_leader or reply.last_contact_s > self._options.max_stale_s):
-            mode = "default"
-            reply = await self._ask(mode, 0)
-        return reply, mode
+            reply = await self._ask("default", 0)
+        return reply
 
     async def _ask(self, mode: Consistency, index: int) -> ConsulReply:
         params = self._params if mode == "default" else {**self._params, mode: ""}
@@ -108,6 +112,7 @@ class ConsulRegistry:
             found = await self._instances(reply)
             self._candidates, self._known = found.candidates(), found.known
             self._digest = reply.digest
+            await asyncio.sleep(0)  # and so is forgetting
         return self._candidates
 
     async def _instances(self, reply: ConsulReply) -> Instances:
