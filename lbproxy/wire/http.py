@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import aiohttp
@@ -16,6 +17,7 @@ import aiohttp
 from lbproxy.domain.errors import RegistryError
 
 CONNECT_TIMEOUT_S: Final = 3.0
+RETRY_AFTER_MOST_S: Final = 3600
 _DECODER: Final = json.JSONDecoder()
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _ITEMS_A_TURN: Final = 100  # of Consul's, about a millisecond
@@ -99,21 +101,21 @@ def _after_space(text: str, at: int) -> int:
     return found.end()
 
 
-async def json_lines(content: aiohttp.StreamReader, limit_bytes: int = MAX_BODY_BYTES) -> AsyncIterator[Any]:
-    """A stream of JSON objects, one a line. Cut by hand: aiohttp's own lines end at 128 KiB, a line of a thousand endpoints does not.
-    Raises RegistryError as `read_json`."""
-    buffer = bytearray()
-    async for chunk in content.iter_any():
-        start = len(buffer)
-        buffer += chunk
-        while (end := buffer.find(b"\n", start)) >= 0:
-            line = bytes(buffer[:end])
-            del buffer[: end + 1]
-            start = 0
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise RegistryError(f"a line of the answer is no JSON: {error}") from error
-        if len(buffer) > limit_bytes:
-            raise RegistryError(f"a line of more than {limit_bytes} bytes")
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """What `Retry-After` asks for (RFC 9110, 10.2.3), up to an hour; a date counts from the answer's own `Date`, so that the clocks
+    need not agree. None where it says nothing to be understood."""
+    given = headers.get("Retry-After", "").strip()
+    if given.isascii() and given.isdigit():
+        return float(min(int(given[:9]), RETRY_AFTER_MOST_S))
+    until, now = http_date(given), http_date(headers.get("Date", ""))
+    if until is None or now is None:
+        return None
+    return min(max(0.0, until - now), float(RETRY_AFTER_MOST_S))
+
+
+def http_date(text: str) -> float | None:
+    """The time of an HTTP date in seconds since 1970, or None."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

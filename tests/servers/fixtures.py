@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.certificates import Authority
+from tests.servers.etcd import Etcd
+from tests.servers.etcd import etcd as run_etcd
 from tests.servers.haproxy import haproxy as run_haproxy
 from tests.servers.netns import Namespace, network_namespace
 from tests.servers.nginx import nginx_http as run_nginx_http
@@ -19,7 +22,7 @@ from tests.servers.redis import redis as run_redis
 StartServer = Callable[[str], Server]
 """Takes a configuration, in which `@name@` stands for a port to listen on; the server is ended with the test."""
 
-FOREIGN_FIXTURES = frozenset({"haproxy", "nginx_http", "nginx_stream", "redis", "netns"})
+FOREIGN_FIXTURES = frozenset({"haproxy", "nginx_http", "nginx_stream", "redis", "etcd", "netns"})
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -68,6 +71,19 @@ def redis(tmp_path: Path) -> Iterator[Server]:
     """Run an empty Redis server."""
     with run_redis(tmp_path / "redis") as server:
         yield server
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Etcd]:
+    """Run an etcd without anything in it."""
+    with run_etcd(tmp_path / "etcd") as member:
+        yield member
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Make a certificate authority."""
+    return Authority(tmp_path / "authority")
 
 
 @pytest.fixture

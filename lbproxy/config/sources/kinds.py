@@ -6,10 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from lbproxy.config.sources.etcd import EtcdSource
 from lbproxy.config.sources.file import FileSource
 from lbproxy.config.sources.http import HttpSource
+from lbproxy.config.sources.kubernetes import KubernetesSource
 
 AnySource = Annotated[
-    FileSource | HttpSource,
+    EtcdSource | FileSource | HttpSource | KubernetesSource,
     Field(discriminator="type"),
 ]
