@@ -128,12 +128,10 @@ class Gateway:
         """One request and its whole answer, within `timeout_s`. Raises RegistryError."""
         try:
             async with asyncio.timeout(self._options.timeout_s):
-                try:
-                    answer = await self._answer(path, body, token)
-                except aiohttp.ServerDisconnectedError:
-                    # A kept connection that the other side had given up. They all only read: asking again is safe, and for a POST
-                    # the client leaves that to us.
-                    answer = await self._answer(path, body, token)
+                async with await self._post(path, body, token) as response:
+                    if response.status != 200:
+                        raise await _complaint(response)
+                    answer = await read_json(response)
         except TimeoutError as error:
             raise self._silent() from error
         except (aiohttp.ClientError, OSError) as error:
@@ -141,12 +139,6 @@ class Gateway:
         if not isinstance(answer, Mapping):
             raise RegistryError("the answer is no object")
         return answer
-
-    async def _answer(self, path: str, body: Mapping[str, Any], token: str) -> Any:
-        async with await self._post(path, body, token) as response:
-            if response.status != 200:
-                raise await _complaint(response)
-            return await read_json(response)
 
     async def _open(self, create: Mapping[str, Any], token: str) -> Watch:
         """The stream, once etcd has said that it is there, within `timeout_s`. Raises RegistryError."""
@@ -166,6 +158,14 @@ class Gateway:
         return watch
 
     async def _post(self, path: str, body: Mapping[str, Any], token: str) -> aiohttp.ClientResponse:
+        try:
+            return await self._post_once(path, body, token)
+        except aiohttp.ServerDisconnectedError:
+            # A kept connection that the other side had given up. Nothing here writes: asking again is safe, and for a POST the client
+            # leaves that to us.
+            return await self._post_once(path, body, token)
+
+    async def _post_once(self, path: str, body: Mapping[str, Any], token: str) -> aiohttp.ClientResponse:
         secure = self.address.startswith("https:")
         context: ssl.SSLContext | bool = self._tls.context() if secure else True
         return await self._http.session.post(
@@ -192,6 +192,7 @@ class Watch:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self._lines = JsonLines(response.content)
+        self.header: Any = None  # what the member said of itself when it began
 
     @property
     def ready(self) -> bool:
@@ -212,6 +213,7 @@ class Watch:
             raise _judged(str(first.get("cancel_reason")), None)
         if first.get("created") is not True:
             raise RegistryError("a watch that begins without `created`")
+        self.header = first.get("header")
 
     async def next(self) -> Mapping[str, Any]:
         """The next message. Raises EOFError at the end of the stream, RegistryError for what is no message; may be cancelled, and

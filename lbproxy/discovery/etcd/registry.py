@@ -101,7 +101,7 @@ class EtcdRegistry:
         while True:
             page = await self._gateway.page(start, PAGE, seen[1] if seen is not None else 0)
             if seen is None:
-                seen, count = _where(page), number(page, "count")
+                seen, count = _where(page.get("header")), number(page, "count")
             pairs = page.get("kvs", [])
             if not isinstance(pairs, list) or count > MOST_KEYS:
                 raise RegistryError("no list of keys" if count <= MOST_KEYS else f"{count} keys")
@@ -124,6 +124,9 @@ class EtcdRegistry:
             assert self._seen is not None
             watch = self._watch = await self._gateway.watch(self._seen[1] + 1)
             self._watched_at, self._barren = self._clock(), True
+            if self._regressed(_where(watch.header)):
+                # The member lags behind, or the cluster has lost its memory, and etcd would wait for the revision to come.
+                return await self._look_after(watch, keys)
         left_s = self._listed_at + self._options.resync_s - self._clock()
         try:
             async with asyncio.timeout(max(0.0, min(left_s, self._options.quiet_s))):
@@ -152,7 +155,7 @@ class EtcdRegistry:
         keys.apply(events)
         self._barren = False
         cluster, revision = self._seen
-        self._seen = cluster, max(revision, _where(message)[1])
+        self._seen = cluster, max(revision, _where(message.get("header"))[1])
 
     async def _again(self, why: str) -> Answer:
         """List again after the end of a watch; but one that never worked is an error, or the next one would follow at once."""
@@ -167,7 +170,7 @@ class EtcdRegistry:
         if self._clock() - self._listed_at >= self._options.resync_s:
             return await self._list()
         counted = await self._gateway.count()
-        if self._regressed(_where(counted)) or number(counted, "count") != len(keys):
+        if self._regressed(_where(counted.get("header"))) or number(counted, "count") != len(keys):
             return await self._list()
         return Answer(keys.candidates, consistent=False)
 
@@ -175,9 +178,8 @@ class EtcdRegistry:
         return RegistryError(f"{self._gateway.address}: {error}", retry_after_s=error.retry_after_s)
 
 
-def _where(answer: Mapping[str, Any]) -> tuple[int, int]:
+def _where(header: Any) -> tuple[int, int]:
     """The cluster, and its revision. Raises RegistryError."""
-    header = answer.get("header")
     if not isinstance(header, Mapping):
         raise RegistryError("an answer without a header")
     return number(header, "cluster_id"), number(header, "revision")
