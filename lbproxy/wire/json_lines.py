@@ -12,11 +12,14 @@ from lbproxy.domain.errors import RegistryError
 MAX_LINE_BYTES: Final = 32 << 20
 
 
+class CutOff(RegistryError):
+    """The stream ended in the middle of a line."""
+
+
 class JsonLines:
     """A stream of JSON values, one a line. Cut by hand: aiohttp's own lines end at 128 KiB, a line of a thousand endpoints does not.
 
-    `next` may be cancelled, and called again: nothing is lost. Raises RegistryError as `read_json`, and for a stream that ends in
-    the middle of a line; what goes wrong on the way is the caller's. The response stays the caller's, too.
+    `next` may be cancelled, and called again: nothing is lost. Raises RegistryError as `read_json`, and CutOff; what goes wrong on the way is the caller's. The response stays the caller's, too.
     """
 
     def __init__(self, content: aiohttp.StreamReader, limit_bytes: int = MAX_LINE_BYTES) -> None:
@@ -63,6 +66,6 @@ class JsonLines:
         chunk = await self._content.readany()
         if not chunk:
             if self._buffer.strip():
-                raise RegistryError("the answer ends in the middle of a line")
+                raise CutOff("the answer ends in the middle of a line")
             raise EOFError
         self._buffer += chunk
