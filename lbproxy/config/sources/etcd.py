@@ -21,8 +21,8 @@ class EtcdSource(Source):
     addresses: Annotated[
         list[fields.Url],
         BeforeValidator(fields.listed),
-        Field(min_length=1, max_length=64),
-        WithJsonSchema({"anyOf": [_URL, {"type": "array", "items": _URL, "minItems": 1, "maxItems": 64}]}),
+        Field(min_length=1),
+        WithJsonSchema({"anyOf": [_URL, {"type": "array", "items": _URL, "minItems": 1}]}),
     ] = Field(
         default=list(_ETCD.addresses), description="Members of one cluster; after an error the next one"
     )

@@ -35,7 +35,7 @@ MOST_PAGES: Final = 10_000
 LISTS: Final = 3
 BATCH: Final = 20  # events taken at once, of those that are there already
 SPREAD: Final = 0.1  # of a watch's length, so that many instances do not come back together
-EARLY_S: Final = 1.0  # a watch that ends younger than this, and empty, did not work
+EARLY_S: Final = 0.5  # a watch that ends younger than this, and empty, did not work
 
 
 class KubernetesRegistry:
