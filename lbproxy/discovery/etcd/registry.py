@@ -182,4 +182,7 @@ def _where(header: Any) -> tuple[int, int]:
     """The cluster, and its revision. Raises RegistryError."""
     if not isinstance(header, Mapping):
         raise RegistryError("an answer without a header")
-    return number(header, "cluster_id"), number(header, "revision")
+    revision = number(header, "revision")
+    if revision < 1:
+        raise RegistryError("an answer at revision 0")
+    return number(header, "cluster_id"), revision
