@@ -6,12 +6,13 @@ and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lbproxy.admin.shapes import (
     EndpointStatus,
+    LeaseStatus,
     ListenerStatus,
     ReloadResult,
     SessionStatus,
@@ -36,6 +37,22 @@ class Refused(Exception):
     def __init__(self, message: str, errors: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.errors = tuple(errors)
+
+
+class Unacceptable(Exception):
+    """Understood, and refused for what it asks for (an endpoint that nobody should dial): trying again will not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What an endpoint says of itself when it registers, for `lease_s` seconds from now."""
+
+    lease_s: float
+    weight: int = 1
+    zone: str | None = None
+    priority: int = 0
+    max_connections: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +105,14 @@ class Operations(Protocol):
 
     def undrain_upstream(self, upstream: str) -> UpstreamStatus:
         """Lifts every drain in the upstream, also those of single endpoints. Raises NotFound."""
+
+    def register(self, upstream: str, address: str, registration: Registration) -> tuple[LeaseStatus, bool]:
+        """Take an endpoint into the upstream until the lease ends, or renew its lease with what holds from now on; True when it is
+        new. `address` is `host:port`, in any spelling. Raises NotFound for the upstream, ValueError for what is no address,
+        Unacceptable for an endpoint that is refused, Refused when there are too many."""
+
+    def deregister(self, upstream: str, address: str) -> None:
+        """End a lease at once. Raises NotFound when there is none, ValueError for what is no address."""
 
     def drain(self) -> None:
         """Begin to drain the process, as SIGTERM does. Called again, it does nothing."""

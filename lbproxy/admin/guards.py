@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from lbproxy.admin.contract import NotFound, Refused
-from lbproxy.admin.problems import ProblemError, from_http, problem
+from lbproxy.admin.contract import NotFound, Refused, Unacceptable
+from lbproxy.admin.problems import ProblemError, Routine, from_http, problem
 from lbproxy.admin.requests import BODY_WITHIN_S, read_body
 from lbproxy.wire.secrets import Secret, SecretError
 
@@ -63,6 +63,8 @@ async def wall(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = problem(ProblemError(404, str(error)))
     except Refused as error:
         response = problem(ProblemError(409, str(error), errors=error.errors))
+    except Unacceptable as error:
+        response = problem(ProblemError(422, str(error)))
     except web.HTTPException as error:
         response = problem(from_http(error))
     except Exception:
@@ -97,7 +99,8 @@ def guard(
         async with places.one():
             response = await handler(request)
         if request.method not in READING:
-            log.info(
+            log.log(
+                logging.DEBUG if isinstance(response, Routine) else logging.INFO,
                 "%s %s from %s: %d",
                 request.method,
                 request.rel_url.raw_path,

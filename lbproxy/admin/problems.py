@@ -30,9 +30,13 @@ class ProblemError(Exception):
         self.headers = headers or {}
 
 
-def answer(data: object, status: int = 200) -> web.Response:
+class Routine(web.Response):
+    """The answer to what has changed nothing that is worth a line in the log, and comes by the thousand: a renewal."""
+
+
+def answer(data: object, status: int = 200, kind: type[web.Response] = web.Response) -> web.Response:
     """JSON, one line, ended by a line feed for the sake of terminals."""
-    return web.Response(text=f"{json.dumps(data)}\n", status=status, content_type="application/json")
+    return kind(text=f"{json.dumps(data)}\n", status=status, content_type="application/json")
 
 
 def problem(error: ProblemError) -> web.Response:

@@ -9,10 +9,15 @@ from typing import Any, Final, NoReturn
 
 from aiohttp import web
 
+from lbproxy.admin.contract import Registration
 from lbproxy.admin.problems import ProblemError
 
 BODY_BYTES: Final = 64 * 1024
 BODY_WITHIN_S: Final = 5.0
+REGISTRATION: Final = ("lease_s", "weight", "zone", "priority", "max_connections", "metadata")
+LEASE_S: Final = 30.0
+LEASE_LEAST_S: Final = 1.0
+LEASE_MOST_S: Final = 3600.0
 PAGE: Final = 100
 PAGE_MOST: Final = 500
 """Items a page: a thousand would hold the loop for some 5 ms while they are encoded."""
@@ -75,6 +80,38 @@ def weight(body: dict[str, Any]) -> int | None:
         value = int(value)  # JSON does not tell 3 from 3.0
     if isinstance(value, bool) or not isinstance(value, int):
         raise ProblemError(400, 'weight is a whole number or "auto"')
+    return value
+
+
+def registration(body: dict[str, Any]) -> Registration:
+    """An endpoint's own words. Raises ProblemError 400."""
+    lease_s = body.get("lease_s", LEASE_S)
+    if isinstance(lease_s, bool) or not isinstance(lease_s, int | float):
+        raise ProblemError(400, "lease_s is a number of seconds")
+    if not LEASE_LEAST_S <= lease_s <= LEASE_MOST_S:
+        raise ProblemError(400, f"lease_s is from {LEASE_LEAST_S:g} to {LEASE_MOST_S:g} seconds")
+    zone = body.get("zone")
+    if zone is not None and not isinstance(zone, str):
+        raise ProblemError(400, "zone is text or null")
+    metadata = body.get("metadata") or {}
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise ProblemError(400, "metadata is an object with texts in it")
+    return Registration(
+        float(lease_s),
+        _number(body, "weight", 1),
+        zone or None,
+        _number(body, "priority", 0),
+        None if body.get("max_connections") is None else _number(body, "max_connections", 0),
+        metadata,
+    )
+
+
+def _number(body: dict[str, Any], key: str, default: int) -> int:
+    value = body.get(key, default)
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        value = int(value)  # JSON does not tell 3 from 3.0
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ProblemError(400, f"{key} is a whole number")
     return value
 
 

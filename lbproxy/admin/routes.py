@@ -12,7 +12,7 @@ from lbproxy.admin import requests
 from lbproxy.admin.contract import Operations, RenderMetrics
 from lbproxy.admin.guards import Places
 from lbproxy.admin.page import page_response
-from lbproxy.admin.problems import ProblemError, answer
+from lbproxy.admin.problems import ProblemError, Routine, answer
 
 METRICS_WRITTEN_WITHIN_S: Final = 10.0
 
@@ -75,6 +75,8 @@ class ApiRoutes:
         get(f"{api}/upstreams", self._get_upstreams)
         get(f"{api}/upstreams/{{name}}", self._get_upstream)
         get(f"{api}/sessions", self._get_sessions)
+        app.router.add_put(endpoint, self._register)
+        app.router.add_delete(endpoint, self._deregister)
         post(f"{endpoint}/drain", self._drain_endpoint)
         post(f"{endpoint}/undrain", self._undrain_endpoint)
         post(f"{endpoint}/weight", self._set_weight)
@@ -112,6 +114,24 @@ class ApiRoutes:
         return answer({"items": list(items), "next": following})
 
     # -- orders
+
+    async def _register(self, request: web.Request) -> web.Response:
+        registration = requests.registration(await requests.json_object(request, *requests.REGISTRATION))
+        name, address = _endpoint(request)
+        try:
+            lease, new = self._operations.register(name, address, registration)
+        except ValueError as error:
+            raise ProblemError(400, str(error)) from error
+        return answer(lease, 201) if new else answer(lease, kind=Routine)
+
+    async def _deregister(self, request: web.Request) -> web.Response:
+        await requests.json_object(request)
+        name, address = _endpoint(request)
+        try:
+            self._operations.deregister(name, address)
+        except ValueError as error:
+            raise ProblemError(400, str(error)) from error
+        return answer({"deregistered": address})
 
     async def _drain_endpoint(self, request: web.Request) -> web.Response:
         deadline_s = requests.deadline(await requests.json_object(request, "deadline_s"))

@@ -99,6 +99,18 @@ class UpstreamDetail(UpstreamStatus):
     next: str | None
 
 
+class LeaseStatus(TypedDict):
+    """An endpoint that has registered, and for how long. `address` as it is compared (`[::1]:80`); the rest as it said itself."""
+
+    address: str
+    lease_s: float
+    weight: int
+    zone: str | None
+    priority: int
+    max_connections: int | None
+    metadata: dict[str, str]
+
+
 class SessionStatus(TypedDict):
     """One live session. `endpoint` is "" until one is picked. `phase` as in the access log. `idle_s` is the time since its
     last byte (equal to `age_s` without any)."""

@@ -13,6 +13,7 @@ from lbproxy.app.registries import Means, make_registry
 from lbproxy.discovery.contract import Source
 from lbproxy.discovery.follow import FollowedSource
 from lbproxy.discovery.options import DiscoveryOptions, StaticEndpoint
+from lbproxy.discovery.push.leases import Leases
 from lbproxy.discovery.snapshots import Snapshots
 from lbproxy.discovery.static import StaticSource
 from lbproxy.domain.address import Address
@@ -46,9 +47,13 @@ class Sources:
     snapshots: Snapshots | None = None
     http: HttpClient = field(default_factory=HttpClient)
 
-    @property
-    def means(self) -> Means:
-        return Means(self.http, self.clock, asyncio.sleep, self.rng)
+    def remembers(self, upstream: str, source: str) -> bool:
+        """Whether the disk knows endpoints of that source."""
+        return self.snapshots is not None and self.snapshots.exists(upstream, source)
+
+    def means(self, leases: Leases) -> Means:
+        """What the registries of the upstream with these leases work with."""
+        return Means(self.http, self.clock, asyncio.sleep, self.rng, leases)
 
 
 class Following:
@@ -63,6 +68,7 @@ class Following:
         changed: Callable[[Difference | None], None],
         failed: Callable[[Exception], None],
         is_down: Callable[[Address], bool],
+        leases: Leases,
         predecessor: Following | None,
     ) -> None:
         self.options = options
@@ -76,7 +82,7 @@ class Following:
             self.source: Source = FollowedSource(
                 upstream,
                 options,
-                make_registry(options.registry, sources.means),
+                make_registry(options.registry, sources.means(leases)),
                 self._report,
                 failed,
                 clock=sources.clock,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from lbproxy.admin.contract import NotFound, Readiness
+from lbproxy.admin.contract import NotFound, Readiness, Registration
 from lbproxy.admin.shapes import (
     EndpointStatus,
+    LeaseStatus,
     ListenerStatus,
     ReloadResult,
     SessionStatus,
@@ -15,6 +16,7 @@ from lbproxy.admin.shapes import (
     UpstreamDetail,
     UpstreamStatus,
 )
+from lbproxy.app import registrations
 from lbproxy.app.running import Running
 from lbproxy.app.upstreams import Upstream
 from lbproxy.discovery.contract import Source
@@ -200,6 +202,12 @@ class AdminOperations:
         self._apply(found.pool.undrain_all(self._running.loop.time()))
         return self._upstream(found)
 
+    def register(self, upstream: str, address: str, registration: Registration) -> tuple[LeaseStatus, bool]:
+        return registrations.register(self._find_configured(upstream), address, registration)
+
+    def deregister(self, upstream: str, address: str) -> None:
+        registrations.deregister(self._find_configured(upstream), address)
+
     def _change(
         self, upstream: str, address: str, order: Callable[[float], Sequence[Effect]]
     ) -> EndpointStatus:
@@ -224,6 +232,12 @@ class AdminOperations:
         if found is None:
             raise NotFound(f"no session {session}")
         self._running.dialer.abort(found, EndReason.KILLED, reset=True)
+
+    def _find_configured(self, name: str) -> Upstream:
+        """Not one whose last sessions are still there."""
+        if name not in self._running.loaded.configuration.upstreams:
+            raise NotFound(f"no upstream {name}")
+        return self._find_upstream(name)
 
     def _find_upstream(self, name: str) -> Upstream:
         upstream = self._running.upstreams.get(name)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Final
 
 from lbproxy.app.following import Following, SourceOptions, Sources, complain
 from lbproxy.config.options import UpstreamOptions
-from lbproxy.discovery.contract import Source
+from lbproxy.discovery.contract import Candidate, Source
+from lbproxy.discovery.options import DiscoveryOptions
+from lbproxy.discovery.push.leases import Leases, Target
+from lbproxy.discovery.push.options import MOST_LEASES, PushOptions
 from lbproxy.domain.address import Address
 from lbproxy.domain.effects import EndpointForgotten
 from lbproxy.domain.membership import Difference, Membership
@@ -18,6 +22,10 @@ from lbproxy.proxy.complaints import Complaints
 from lbproxy.strategies.registry import make
 
 logger = logging.getLogger("lbproxy.discovery")
+
+
+_PUSH: Final = DiscoveryOptions("push", PushOptions())
+"""The source that every upstream has without a word about it."""
 
 
 def make_strategy(options: StrategyOptions) -> Strategy:
@@ -33,6 +41,7 @@ class Upstream:
         self.options = options
         self._sources = sources
         self._following: dict[str, Following] = {}  # in the order in which they are merged
+        self._leases = Leases()  # of those that register by themselves
         self._complaints = Complaints(logger)
         self._refused: frozenset[Address] = frozenset()
 
@@ -52,7 +61,35 @@ class Upstream:
         sources.apply(self.pool.reconfigure(options.pool, now))
         self.options = options
         if options.pool.kind != "original_dst":
-            self._follow(dict(_wanted(options)))
+            self._follow(dict(self._wanted()))
+
+    def _wanted(self) -> Iterator[tuple[str, SourceOptions]]:
+        """Each source by its name, in the order of precedence."""
+        options = self.options
+        if options.endpoints or not options.discovery:
+            yield "static", options.endpoints
+        for source in options.discovery:
+            yield source.name, source
+        pushed = next((each for each in options.discovery if each.registry == _PUSH.registry), None)
+        self._leases.limit = MOST_LEASES if pushed is None else pushed.limit
+        # Not followed before there is somebody: an upstream to which nobody pushes has no source that says nothing for ever.
+        if pushed is None and (self._leases or self._sources.remembers(self.name, _PUSH.name)):
+            yield _PUSH.name, _PUSH
+
+    def is_own(self, address: Address) -> bool:
+        """Whether it is one of our own listeners', which would be a loop."""
+        return self._sources.is_own(address)
+
+    def register(self, target: Target, candidate: Candidate, lease_s: float) -> bool:
+        """An endpoint comes by itself, or renews; True when it is new. Raises LeasesFullError."""
+        new = self._leases.put(target, candidate, lease_s, self._sources.clock())
+        if new and _PUSH.name not in self._following:
+            self._follow(dict(self._wanted()))
+        return new
+
+    def deregister(self, target: Target) -> bool:
+        """It leaves; False when it had not registered."""
+        return self._leases.drop(target, self._sources.clock())
 
     def _follow(self, wanted: dict[str, SourceOptions]) -> None:
         before, self._following = self._following, {}
@@ -63,7 +100,14 @@ class Upstream:
                 self._following[name] = before.pop(name)
                 continue
             made = Following(
-                self.name, options, self._sources, self._changed, self._failed, self.pool.is_down, known
+                self.name,
+                options,
+                self._sources,
+                self._changed,
+                self._failed,
+                self.pool.is_down,
+                self._leases,
+                known,
             )
             self._following[name] = made
             new.append(made)
@@ -128,10 +172,3 @@ class Upstream:
 
     def _failed(self, error: Exception) -> None:
         complain(self._complaints, self.name, error, len(self.pool.endpoints()), self._sources.clock())
-
-
-def _wanted(options: UpstreamOptions) -> Iterator[tuple[str, SourceOptions]]:
-    if options.endpoints or not options.discovery:
-        yield "static", options.endpoints
-    for source in options.discovery:
-        yield source.name, source

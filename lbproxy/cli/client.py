@@ -65,6 +65,10 @@ class AdminClient:
         """As `get`."""
         return self._ask("POST", path, body or {}, timeout_s=timeout_s)
 
+    def put(self, path: str, body: Mapping[str, object]) -> Any:
+        """As `get`."""
+        return self._ask("PUT", path, body)
+
     def delete(self, path: str) -> Any:
         """As `get`."""
         return self._ask("DELETE", path)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from lbproxy.cli.arguments import duration, session_id, weight
+from lbproxy.cli.arguments import duration, pair, session_id, weight
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -118,6 +118,7 @@ def _client_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     weigh.add_argument("endpoint", metavar="ENDPOINT")
     weigh.add_argument("weight", type=weight, metavar="N|auto", help="auto lifts what was set before")
 
+    _registering_commands(command)
     command("reload", "Read the configuration again.", _client("reload"), client=True)
 
     sessions = command("sessions", "List live sessions.", _client("sessions"), client=True)
@@ -126,6 +127,28 @@ def _client_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     kill = command("kill", "Reset sessions.", _client("kill"), client=True)
     kill.add_argument("ids", nargs="+", type=session_id, metavar="ID")
+
+
+def _registering_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    register = command("register", "Register an instance with an upstream.", _client("register"), client=True)
+    register.add_argument("upstream", metavar="UPSTREAM")
+    register.add_argument("endpoint", metavar="ADDRESS", help="host:port, where the instance serves")
+    register.add_argument(
+        "--lease", type=duration, default=30.0, metavar="TIME", help="for how long, unless renewed (30s)"
+    )
+    register.add_argument("--weight", type=int, metavar="N")
+    register.add_argument("--zone", metavar="ZONE")
+    register.add_argument("--priority", type=int, metavar="N")
+    register.add_argument("--max-connections", type=int, metavar="N")
+    register.add_argument(
+        "--metadata", type=pair, action="append", default=[], metavar="KEY=VALUE", help="may be repeated"
+    )
+    register.add_argument(
+        "--keep", action="store_true", help="renew until SIGTERM or SIGINT, then deregister and end"
+    )
+    deregister = command("deregister", "Take a registered instance away.", _client("deregister"), client=True)
+    deregister.add_argument("upstream", metavar="UPSTREAM")
+    deregister.add_argument("endpoint", metavar="ADDRESS")
 
 
 def _config_option(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from lbproxy.cli import tables
+from lbproxy.cli import registering, tables
 from lbproxy.cli.client import RELOAD_TIMEOUT_S, AdminClient, ClientError, UsageError, upstream_path
 
 FINE: Final = 0
@@ -130,6 +130,19 @@ def _weight(client: AdminClient, args: argparse.Namespace) -> int:
     )
 
 
+def _register(client: AdminClient, args: argparse.Namespace) -> int:
+    if args.keep:
+        return registering.keep(client, args, lambda text: print(text, file=sys.stderr, flush=True))
+    lease = registering.register(client, args)
+    line = f"{args.upstream} {lease['address']}: registered for {lease['lease_s']:g} s"
+    return _show(args, lease, [tables.printable(line)])
+
+
+def _deregister(client: AdminClient, args: argparse.Namespace) -> int:
+    done = registering.deregister(client, args)
+    return _show(args, done, [tables.printable(f"{args.upstream} {args.endpoint}: deregistered")])
+
+
 def _reload(client: AdminClient, args: argparse.Namespace) -> int:
     done = client.post("/api/v1/reload", timeout_s=RELOAD_TIMEOUT_S)
     lines = [
@@ -179,6 +192,8 @@ _COMMANDS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
     "drain": _drain,
     "undrain": _undrain,
     "weight": _weight,
+    "register": _register,
+    "deregister": _deregister,
     "reload": _reload,
     "sessions": _sessions,
     "kill": _kill,

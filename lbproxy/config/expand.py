@@ -35,7 +35,8 @@ def _is_path(path: yaml.Path) -> bool:
 
 
 def _in_discovery(path: yaml.Path) -> bool:
-    return len(path) > 3 and path[0] == "upstreams" and path[2] == "discovery"
+    """A key of a source; the names of HTTP headers are not keys of ours."""
+    return len(path) > 3 and path[0] == "upstreams" and path[2] == "discovery" and path[-2] != "headers"
 
 
 class Expanded:

@@ -56,6 +56,15 @@ Size = Annotated[
 Bind = Annotated[Address, PlainValidator(values.address), _as_text, _text(r".+", "0.0.0.0:8080")]
 Target = Annotated[Address | HostName, PlainValidator(values.target), _as_text, _text(r".+", "10.0.0.11:80")]
 SourceIp = Annotated[str, PlainValidator(values.source_ip), _text(r"^[0-9a-fA-F.:]+$", "10.0.0.5")]
+NameServer = Annotated[
+    tuple[str, int],
+    PlainValidator(values.name_server),
+    PlainSerializer(values.format_name_server),
+    _text(r"^[0-9a-fA-F.:\[\]]+$", "127.0.0.1:5353"),
+]
+DomainName = Annotated[
+    str, PlainValidator(values.domain_name), _text(r"^[A-Za-z0-9_.-]+$", "_http._tcp.web.example.")
+]
 Cidr = Annotated[Network, PlainValidator(values.network), _as_text, _text(r"^[0-9a-fA-F.:/]+$", "10.0.0.0/8")]
 FileName = Annotated[str, PlainValidator(values.file_name), _text(r".+", "/etc/lbproxy/file")]
 Url = Annotated[str, PlainValidator(values.url), _text(r"^https?://.+", "http://127.0.0.1:8500")]

@@ -179,6 +179,7 @@ def _upstream(
                 "an original_dst upstream makes one attempt: there is nowhere else to go",
             )
         return
+    yield from _pushed_twice(upstream.get("discovery"), (*path, "discovery"), expanded)
     endpoints = upstream.get("endpoints")
     if upstream.get("discovery") is not None and endpoints:
         where = (*path, "endpoints")
@@ -194,6 +195,18 @@ def _upstream(
         here: Path = (*path, "endpoints", index)
         if isinstance(text, str):
             yield from _endpoint(text, here, seen, places, expanded, is_local)
+
+
+def _pushed_twice(sources: object, path: Path, expanded: Expanded) -> Iterator[Problem]:
+    """Who registers does so with the upstream: which of two sources would be meant?"""
+    if not isinstance(sources, list):
+        return
+    found = [
+        index for index, each in enumerate(sources) if isinstance(each, dict) and each.get("type") == "push"
+    ]
+    for index in found[1:]:
+        where: Path = (*path, index)
+        yield Problem(expanded.values[where], where, "an upstream has one source of type push")
 
 
 def _endpoint(

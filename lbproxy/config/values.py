@@ -9,7 +9,15 @@ from ipaddress import ip_network
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
-from lbproxy.domain.address import Address, AddressError, HostName, normalise_ip, parse_address, parse_target
+from lbproxy.domain.address import (
+    Address,
+    AddressError,
+    HostName,
+    ip_address,
+    normalise_ip,
+    parse_address,
+    parse_target,
+)
 from lbproxy.proxy.options import Network
 
 T = TypeVar("T")
@@ -210,6 +218,34 @@ def source_ip(given: object) -> str:
         return normalise_ip(text(given))
     except AddressError as error:
         raise ValueError(f"{shown(given)} is not an IP address such as 10.0.0.5 or 2001:db8::5") from error
+
+
+def name_server(given: object) -> tuple[str, int]:
+    """Where a DNS server is: an IP literal, with a port if it is not 53. Raises ValueError."""
+    written = text(given)
+    try:
+        return normalise_ip(written), 53
+    except AddressError:
+        found = _plain(lambda: parse_target(written))
+    if isinstance(found, HostName) or found.family == "unix":
+        raise ValueError(f"{shown(given)} is not an IP address such as 10.0.0.5 or [2001:db8::5]:5353")
+    if found.port == 0:
+        raise ValueError("port 0 cannot be asked")
+    return found.host, found.port
+
+
+def format_name_server(server: tuple[str, int]) -> str:
+    """As `name_server` reads it."""
+    return str(ip_address(*server))
+
+
+def domain_name(given: object) -> str:
+    """A name to ask DNS about; with a trailing dot it is absolute. Raises ValueError."""
+    written = text(given)
+    found = _plain(lambda: parse_target(f"{written}:1")) if ":" not in written else None
+    if not isinstance(found, HostName):
+        raise ValueError(f"expected a DNS name, got {shown(given)}")  # noqa: TRY004 - pydantic takes ValueError
+    return written
 
 
 def network(given: object) -> Network:

@@ -154,6 +154,8 @@ class FollowedSource:
                 group.create_task(self._keep_saved(), name=f"{of} state")
         except Exception:
             self._guard.failed()
+            self._results["error"] += 1
+            self._error = "a defect, see the log"
             raise
         finally:
             await self.registry.close()

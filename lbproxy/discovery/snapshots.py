@@ -56,6 +56,10 @@ class Snapshots:
         except (ValueError, TypeError, KeyError, AddressError, RecursionError) as error:
             raise SnapshotError(f"{path}: not what was written there: {error!r}") from error
 
+    def exists(self, upstream: str, source: str) -> bool:
+        """Whether there is something to load, be it of use or not."""
+        return self._path(upstream, source).exists()
+
     def save(self, upstream: str, source: str, saved: Saved) -> None:
         """Whole or not at all, also when the machine stops meanwhile. Raises OSError."""
         path = self._path(upstream, source)

@@ -5,9 +5,7 @@ No limit on connections: each watch holds one, and aiohttp's default of a hundre
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -15,12 +13,10 @@ from typing import Any, Final
 import aiohttp
 
 from lbproxy.domain.errors import RegistryError
+from lbproxy.wire.json_items import json_items
 
 CONNECT_TIMEOUT_S: Final = 3.0
 RETRY_AFTER_MOST_S: Final = 3600
-_DECODER: Final = json.JSONDecoder()
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
-_ITEMS_A_TURN: Final = 100  # of Consul's, about a millisecond
 MAX_BODY_BYTES: Final = 32 << 20  # 10,000 endpoints of Consul's verbose JSON are 15 MiB
 
 
@@ -52,53 +48,39 @@ class HttpClient:
 async def read_json(response: aiohttp.ClientResponse, limit_bytes: int = MAX_BODY_BYTES) -> Any:
     """The whole body as JSON, whatever its content type says. Raises RegistryError for a body that is too long or no JSON; what goes
     wrong on the way (aiohttp.ClientError, TimeoutError) is the caller's."""
+    return parse_json(await read_body(response, limit_bytes))
+
+
+async def read_body(response: aiohttp.ClientResponse, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """The whole body, unpacked. Raises as `read_json`."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > limit_bytes:
             raise RegistryError(f"an answer of more than {limit_bytes} bytes")
+    return bytes(body)
+
+
+def parse_json(body: bytes) -> Any:
+    """Raises RegistryError for what is no JSON."""
     try:
-        return json.loads(bytes(body))
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise RegistryError(f"the answer is no JSON: {error}") from error
 
 
 async def read_json_list(response: aiohttp.ClientResponse, limit_bytes: int = MAX_BODY_BYTES) -> list[Any]:
-    """As `read_json`, of a list, which may be long: its items are parsed a few at a time between turns of the loop. (One call of the
-    parser holds the interpreter to its end, in a thread, too: 0.1 s for ten thousand instances of Consul's.)"""
+    """As `read_json`, of a list, which may be long: its items are parsed a few at a time between turns of the loop."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > limit_bytes:
             raise RegistryError(f"an answer of more than {limit_bytes} bytes")
-    items: list[Any] = []
     try:
         text = body.decode()
-        at = _after_space(text, 0)
-        if text[at : at + 1] != "[":
-            raise RegistryError("the answer is no JSON list")
-        at = _after_space(text, at + 1)
-        while text[at : at + 1] != "]":
-            if items:
-                if text[at : at + 1] != ",":
-                    raise RegistryError(f"the answer is no JSON: no comma at character {at}")
-                at = _after_space(text, at + 1)
-            item, at = _DECODER.raw_decode(text, at)
-            items.append(item)
-            at = _after_space(text, at)
-            if len(items) % _ITEMS_A_TURN == 0:
-                await asyncio.sleep(0)
-        if _after_space(text, at + 1) != len(text):
-            raise RegistryError("the answer is no JSON: more text after its end")
-    except (ValueError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise RegistryError(f"the answer is no JSON: {error}") from error
-    return items
-
-
-def _after_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    assert found is not None
-    return found.end()
+    return [item async for item in json_items(text)]
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, cast
@@ -22,6 +21,7 @@ import dns.resolver
 from lbproxy.domain.address import AddressError, normalise_ip
 from lbproxy.domain.errors import ResolveError
 from lbproxy.wire.hosts import HostsFile
+from lbproxy.wire.nameservers import NameServers, candidates, in_words, refuse_part
 
 IpFamily = Literal["inet", "inet6"]
 
@@ -77,12 +77,11 @@ class Resolver:
     ) -> None:
         """`search` counts beside a given `nameserver` only; otherwise resolv.conf says."""
         self._hosts = HostsFile(hosts_path)
-        self._resolv_conf_path = resolv_conf_path
         self._lifetime_s = lifetime_s
         self._questions = asyncio.Semaphore(MAX_QUESTIONS)
-        self._stamp: tuple[int, int, int] | None = None
-        self._system: dns.asyncresolver.Resolver | None = None
-        self._given = None if nameserver is None else _given(nameserver, search)
+        self._servers = NameServers(
+            () if nameserver is None else (nameserver,), search=search, resolv_conf_path=resolv_conf_path
+        )
 
     async def resolve(self, name: str) -> Resolution:
         """Every address of `name`, within `lifetime_s`, once it is its turn.
@@ -101,9 +100,9 @@ class Resolver:
             return await self._ask_dns(name)
 
     async def _ask_dns(self, name: str) -> Resolution:
-        resolver = self._given or self._system_resolver(name)
+        resolver = self._servers.resolver(name)
         deadline = asyncio.get_running_loop().time() + self._lifetime_s
-        for candidate in _candidates(resolver, name):
+        for candidate in candidates(resolver, name):
             answers, errors = await self._ask_both(resolver, candidate, deadline)
             found = frozenset[str]().union(*(answer.addresses for answer in answers.values()))
             if found:
@@ -126,7 +125,7 @@ class Resolver:
             try:
                 answer = await _ask(resolver, name, family, self._lifetime_s)
             except (dns.exception.DNSException, OSError, EOFError) as error:
-                errors[family] = _in_words(error)
+                errors[family] = in_words(error)
                 return
             answers[family] = answer
             if answer.addresses:
@@ -142,48 +141,6 @@ class Resolver:
                 errors.setdefault(family, "the name servers do not answer")
         return answers, errors
 
-    def _system_resolver(self, name: str) -> dns.asyncresolver.Resolver:
-        """As resolv.conf says now: read again when it has changed. Raises ResolveError."""
-        try:
-            status = self._resolv_conf_path.stat()
-            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
-            if self._system is None or stamp != self._stamp:
-                self._system = dns.asyncresolver.Resolver(str(self._resolv_conf_path))
-                self._stamp = stamp
-        except (OSError, ValueError, dns.exception.DNSException) as error:
-            raise ResolveError(name, f"{self._resolv_conf_path}: {error}", retryable=True) from error
-        return self._system
-
-
-def _given(nameserver: tuple[str, int], search: tuple[str, ...]) -> dns.asyncresolver.Resolver:
-    resolver = dns.asyncresolver.Resolver(configure=False)
-    address, port = nameserver
-    resolver.nameservers = [address]
-    resolver.port = port
-    resolver.domain = dns.name.root
-    resolver.search = [dns.name.from_text(suffix) for suffix in search]
-    return resolver
-
-
-def _candidates(resolver: dns.asyncresolver.Resolver, name: str) -> Iterator[dns.name.Name]:
-    """The absolute names to try, by the rules of resolv.conf(5). Ours, and not dnspython's, because both families must be asked
-    of one name: a server that wrongly denies a name for AAAA would else send that half to the next search domain."""
-    if name.endswith("."):
-        yield dns.name.from_text(name)
-        return
-    relative = dns.name.from_text(name, origin=None)
-    absolute = relative.concatenate(dns.name.root)
-    domains = resolver.search or ([] if resolver.domain == dns.name.root else [resolver.domain])
-    ndots = 1 if resolver.ndots is None else resolver.ndots
-    absolute_first = len(relative) > ndots
-    if absolute_first:
-        yield absolute
-    for domain in domains:
-        with contextlib.suppress(dns.name.NameTooLong):  # then there can be no such name
-            yield relative.concatenate(domain)
-    if not absolute_first:
-        yield absolute
-
 
 async def _ask(
     resolver: dns.asyncresolver.Resolver, name: dns.name.Name, family: IpFamily, lifetime_s: float
@@ -195,6 +152,7 @@ async def _ask(
         )
     except dns.resolver.NXDOMAIN:
         return _Answer(frozenset(), MIN_TTL_S)
+    refuse_part(answer.response)
     ttl_s = float(answer.chaining_result.minimum_ttl)  # of the answer and every alias on the way to it
     return _Answer(frozenset(normalise_ip(cast("str", record.address)) for record in answer), ttl_s)
 
@@ -208,9 +166,3 @@ def _resolution(addresses: frozenset[str], ttl_s: float, missing: tuple[IpFamily
         missing,
         max(0, len(ordered) - MAX_ADDRESSES),
     )
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, dns.exception.Timeout):
-        return "the name servers do not answer"
-    return " ".join(str(error).split()) or type(error).__name__

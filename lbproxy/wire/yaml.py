@@ -8,7 +8,7 @@ Built from parser events: a hostile file is refused at its first excess, before 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -117,11 +117,20 @@ def resolve(text: str) -> Value:
     return text
 
 
-def parse(data: bytes | str, name: str) -> Parsed:
-    """Read one document; `name` stands in the marks. Never raises: what is wrong is in the answer."""
-    builder = _Builder(name)
+def parse(
+    data: bytes | str,
+    name: str,
+    limit_bytes: int = MAX_BYTES,
+    on_item: Callable[[Node], object] | None = None,
+) -> Parsed:
+    """Read one document; `name` stands in the marks. Never raises: what is wrong is in the answer.
+
+    With `on_item`, each item of a list at the root, or right below a root mapping, is handed over instead of kept: of a long list
+    no tree is needed. What `on_item` raises ends the reading.
+    """
+    builder = _Builder(name, on_item)
     try:
-        text = _decode(data, name)
+        text = _decode(data, name, limit_bytes)
         for event in _events(text, name):
             builder.take(event)
     except YamlError as error:
@@ -130,7 +139,7 @@ def parse(data: bytes | str, name: str) -> Parsed:
     return Parsed(root, tuple(builder.problems), frozenset(builder.spoiled))
 
 
-def _decode(data: bytes | str, name: str) -> str:
+def _decode(data: bytes | str, name: str, limit_bytes: int) -> str:
     size = len(data)
     if isinstance(data, bytes):
         try:
@@ -143,8 +152,8 @@ def _decode(data: bytes | str, name: str) -> str:
     else:
         text = data
         size = len(text.encode("utf-8", "surrogatepass"))
-    if size > MAX_BYTES:
-        raise YamlError(Problem(Mark(name, 1, 1), (), f"larger than {MAX_BYTES // 1024 // 1024} MiB"))
+    if size > limit_bytes:
+        raise YamlError(Problem(Mark(name, 1, 1), (), f"larger than {limit_bytes // 1024 // 1024} MiB"))
     text = text.removeprefix("\ufeff")
     found = _UNPRINTABLE.search(text)
     if found is not None:
@@ -190,8 +199,9 @@ class _Open:
 class _Builder:
     """Takes parser events and grows the tree; refused parts are noted and left out."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, on_item: Callable[[Node], object] | None) -> None:
         self.root: Node | None = None
+        self._on_item = on_item
         self.problems: list[Problem] = []
         self.spoiled: set[Path] = set()
         self._name = name
@@ -288,13 +298,20 @@ class _Builder:
         else:
             top.key = node
 
+    def _is_outermost(self) -> bool:
+        """Whether the innermost open list hangs at the root, or right below a root mapping."""
+        return len(self._open) == 1 or (len(self._open) == 2 and isinstance(self._open[0].node, MapNode))
+
     def _attach(self, node: Node) -> None:
         if not self._open:
             self.root = node
             return
         top = self._open[-1]
         if isinstance(top.node, ListNode):
-            top.node.items.append(node)
+            if self._on_item is not None and self._is_outermost():
+                self._on_item(node)
+            else:
+                top.node.items.append(node)
         elif top.key is not None:
             top.node.entries[top.key.text] = node
             top.node.keys[top.key.text] = top.key.mark

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from lbproxy.admin.contract import NotFound, Readiness, Refused
+from lbproxy.admin.contract import NotFound, Readiness, Refused, Registration, Unacceptable
 from lbproxy.admin.options import AdminOptions
 from lbproxy.admin.server import AdminServer
 from lbproxy.admin.shapes import (
     EndpointStatus,
+    LeaseStatus,
     ListenerStatus,
     ReloadResult,
     SessionStatus,
@@ -89,6 +90,7 @@ class FakeOperations:
     invalid: tuple[str, ...] = ()
     names: tuple[str, ...] = ("web",)
     live: list[int] = field(default_factory=lambda: [1, 2, 3])
+    registered: set[str] = field(default_factory=set)
     drained: set[str] = field(default_factory=set)
     hold: asyncio.Event | None = None  # a reload waits for it
 
@@ -179,6 +181,35 @@ class FakeOperations:
         found = self._upstream(upstream)
         self.told.append(("undrain", upstream))
         return found
+
+    def register(self, upstream: str, address: str, registration: Registration) -> tuple[LeaseStatus, bool]:
+        self._upstream(upstream)
+        target = str(parse_address(address))
+        if target.startswith("169.254."):
+            raise Unacceptable(f"{target}: link_local")
+        if len(self.registered) == 2:
+            raise Refused("2 endpoints have registered: no more are taken")
+        new = target not in self.registered
+        self.registered.add(target)
+        self.told.append(("register", upstream, target, registration))
+        lease = LeaseStatus(
+            address=target,
+            lease_s=registration.lease_s,
+            weight=registration.weight,
+            zone=registration.zone,
+            priority=registration.priority,
+            max_connections=registration.max_connections,
+            metadata=dict(registration.metadata),
+        )
+        return lease, new
+
+    def deregister(self, upstream: str, address: str) -> None:
+        self._upstream(upstream)
+        target = str(parse_address(address))
+        if target not in self.registered:
+            raise NotFound(f"{target} has not registered with upstream {upstream}")
+        self.registered.discard(target)
+        self.told.append(("deregister", upstream, target))
 
     def drain(self) -> None:
         self.told.append(("drain",))

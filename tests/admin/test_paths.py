@@ -120,7 +120,7 @@ async def test_a_path_does_what_it_says(
         ("GET", f"{FIRST}/drain", None, 405),
         ("GET", "/api/v1/drain", None, 405),
         ("GET", "/api/v1/reload", None, 405),
-        ("PUT", FIRST, None, 404),
+        ("PUT", f"{FIRST}/drain", None, 405),
         ("PUT", "/api/v1/reload", None, 405),
         ("DELETE", "/metrics", None, 405),
         ("POST", "/healthz", None, 405),
@@ -320,7 +320,7 @@ def test_the_document_names_every_path(operations: FakeOperations) -> None:
     }
     described: set[tuple[str, str]] = set()
     for cell in re.findall(
-        r"^\| (`(?:GET|POST|DELETE) .*?) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE
+        r"^\| (`(?:GET|PUT|POST|DELETE) .*?) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE
     ):
         first, *others = re.findall(r"`([^`]+)`", cell)
         method, _, path = first.partition(" ")

@@ -104,6 +104,22 @@ async def test_an_error_changes_nothing_and_is_tried_again_with_jitter() -> None
         assert refreshed_at < of.time.now
 
 
+async def test_a_defect_is_trouble_like_any_other_and_the_source_can_run_again() -> None:
+    of = Followed(ScriptedRegistry(answer(1, 2)))
+    of.registry.second_opinion = answer(1, 2)
+    async with of.running():
+        pass
+    of.registry.told.append(None)  # type: ignore[arg-type]
+    with pytest.raises(ExceptionGroup):
+        await of.source.run()
+    assert (of.source.status.results["error"], of.registry.closed) == (1, 2)
+    of.registry.closed = 0
+    of.registry.tell(answer())
+    async with of.running():
+        assert of.source.status.held == 2
+        assert "after trouble" in of.source.status.held_why
+
+
 async def test_a_registry_that_asks_to_be_left_alone_is() -> None:
     of = Followed(ScriptedRegistry(RegistryError("429", retry_after_s=77.0), answer(1)))
     async with of.running():

@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.servers.certificates import Authority
+from tests.servers.consul import ACLS, ROOT_TOKEN, Consul, consul_agent
+from tests.servers.consul import consul_servers as run_consul_servers
 from tests.servers.etcd import Etcd
 from tests.servers.etcd import etcd as run_etcd
 from tests.servers.haproxy import haproxy as run_haproxy
+from tests.servers.knot import Knot
+from tests.servers.knot import knot as run_knot
 from tests.servers.netns import Namespace, network_namespace
 from tests.servers.nginx import nginx_http as run_nginx_http
 from tests.servers.nginx import nginx_stream as run_nginx_stream
@@ -22,7 +26,20 @@ from tests.servers.redis import redis as run_redis
 StartServer = Callable[[str], Server]
 """Takes a configuration, in which `@name@` stands for a port to listen on; the server is ended with the test."""
 
-FOREIGN_FIXTURES = frozenset({"haproxy", "nginx_http", "nginx_stream", "redis", "etcd", "netns"})
+FOREIGN_FIXTURES = frozenset(
+    {
+        "consul",
+        "consul_servers",
+        "consul_with_acls",
+        "etcd",
+        "haproxy",
+        "knot",
+        "netns",
+        "nginx_http",
+        "nginx_stream",
+        "redis",
+    }
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -71,6 +88,35 @@ def redis(tmp_path: Path) -> Iterator[Server]:
     """Run an empty Redis server."""
     with run_redis(tmp_path / "redis") as server:
         yield server
+
+
+@pytest.fixture
+def knot(tmp_path: Path) -> Iterator[Knot]:
+    """Run a DNS server with a zone that is all but empty."""
+    with run_knot(tmp_path / "knot") as server:
+        yield server
+
+
+@pytest.fixture
+def consul(tmp_path: Path) -> Iterator[Consul]:
+    """Run one Consul agent that keeps all in memory: killed and started again, it has forgotten everything."""
+    with consul_agent(tmp_path / "consul") as agent:
+        yield agent
+
+
+@pytest.fixture
+def consul_with_acls(tmp_path: Path) -> Iterator[Consul]:
+    """Run one Consul agent that denies what no token allows; the fixture itself speaks as root."""
+    with consul_agent(tmp_path / "consul", options=("-hcl", ACLS), token=ROOT_TOKEN) as agent:
+        agent.wait_for_acls()
+        yield agent
+
+
+@pytest.fixture
+def consul_servers(tmp_path: Path) -> Iterator[list[Consul]]:
+    """Run three Consul servers that have elected a leader."""
+    with run_consul_servers(tmp_path / "consul") as servers:
+        yield servers
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ exec 9>.cache/servers.lock
 
 # program:package
 programs="haproxy:haproxy nginx:nginx redis-server:redis-server redis-cli:redis-tools curl:curl wrk:wrk nft:nftables
-    ip:iproute2 socat:socat iperf3:iperf3 openssl:openssl"
-# program:package whose other contents (services, libraries) are not wanted: the program alone is taken out
+    ip:iproute2 socat:socat iperf3:iperf3 knotd:knot openssl:openssl"
+# program:package of which nothing else is wanted: no service, no libraries. The program alone is taken out.
 alone="promtool:prometheus etcd:etcd-server etcdctl:etcd-client"
 
 missing_packages() {
@@ -34,6 +34,10 @@ missing_alone() {
     done
 }
 
+has_consul() {
+    command -v consul >/dev/null || [ -x "$extracted/usr/bin/consul" ]
+}
+
 install_packages() {
     # Debian starts a service it installs, unless this file says 101; one that was there before is put back.
     policy=/usr/sbin/policy-rc.d
@@ -45,7 +49,8 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "$@"
 }
 
-extract() {
+extract_alone() {
+    rm -rf "$extracted/download"
     mkdir -p "$extracted/download"
     for pair in "$@"; do
         # as root, apt would otherwise want to write as a user who may not enter this folder
@@ -55,21 +60,45 @@ extract() {
     rm -rf "$extracted/download"
 }
 
+# Of Debian's releases only bullseye has Consul (1.8.7). Its package is looked up with lists of its own, on the mirror that this
+# machine's apt uses already: apt's sources and lists stay as they are.
+extract_consul() {
+    mirror=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null | sed -n 's/^URIs:[[:space:]]*//p' | tr ' ' '\n' |
+        grep -E '/debian/?$' | head -n1)
+    [ -n "$mirror" ] || mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+        sed -nE 's/^deb[[:space:]]+(\[[^]]*\][[:space:]]+)?([^[:space:]]*\/debian\/?)[[:space:]].*/\2/p' | head -n1)
+    [ -n "$mirror" ] || { echo "Consul: no Debian mirror in apt's sources" >&2; return; }
+    own=$(pwd)/$extracted/consul-lists
+    rm -rf "$own"
+    mkdir -p "$own/lists/partial" "$own/cache/archives/partial"
+    keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    echo "deb [signed-by=$keys] $mirror bullseye main" >"$own/sources.list"
+    set -- -q -o Dir::Etc::SourceList="$own/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+        -o Dir::State::Lists="$own/lists" -o Dir::Cache="$own/cache" -o Acquire::Check-Valid-Until=false \
+        -o Acquire::Languages=none -o APT::Sandbox::User=root
+    # A mirror that has dropped bullseye is no failure of the other installs: what is missing is said below.
+    if apt-get "$@" update && (cd "$own" && apt-get "$@" download consul/bullseye); then
+        dpkg-deb --fsys-tarfile "$own"/consul_*.deb | tar -x -C "$extracted" ./usr/bin/consul
+    fi
+    rm -rf "$own"
+}
+
 packages=$(missing_packages)
 programs_alone=$(missing_alone)
-if [ -n "$packages$programs_alone" ]; then
+if [ -n "$packages$programs_alone" ] || ! has_consul; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        # shellcheck disable=SC2086  # lists of words, here and below
-        echo "installing for the tests:" $packages $programs_alone
+        echo "installing for the tests:" $packages $programs_alone $(has_consul || echo consul)
         apt-get -q update
-        # shellcheck disable=SC2086
+        # shellcheck disable=SC2086  # lists of words
         [ -z "$packages" ] || (install_packages $packages)
         # shellcheck disable=SC2086
-        [ -z "$programs_alone" ] || extract $programs_alone
+        [ -z "$programs_alone" ] || extract_alone $programs_alone
+        has_consul || extract_consul
     fi
 fi
 
 packages="$(missing_packages) $(missing_alone)"
+has_consul || packages="$packages consul(bullseye's)"
 if [ "$packages" != " " ]; then
     echo "missing for the tests (needs root and apt-get to install):" $packages >&2
     [ "${CI:-}" != true ] || exit 1

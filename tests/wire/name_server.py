@@ -14,7 +14,7 @@ import dns.rdatatype
 import dns.rrset
 
 Question = tuple[str, str]
-"""The name (no trailing dot) and `A` or `AAAA`."""
+"""The name (no trailing dot) and `A`, `AAAA` or `SRV`."""
 Script = Callable[[dns.message.Message], bytes | None]
 """From a query to the answer's bytes; None is silence."""
 
@@ -62,8 +62,12 @@ def garbage(query: dns.message.Message) -> bytes:
 def stranger(query: dns.message.Message) -> bytes:
     """A well-formed answer to another query."""
     query.id = (query.id + 1) % 65536
-    of_ipv6 = query.question[0].rdtype == dns.rdatatype.AAAA
-    return records("2001:db8::666" if of_ipv6 else "10.6.6.6")(query) or b""
+    lies = {
+        dns.rdatatype.A: "10.6.6.6",
+        dns.rdatatype.AAAA: "2001:db8::666",
+        dns.rdatatype.SRV: "0 0 66 six.",
+    }
+    return records(lies[query.question[0].rdtype])(query) or b""
 
 
 class NameServer:

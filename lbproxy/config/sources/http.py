@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lbproxy.config import fields, values
-from lbproxy.config.sources.source import Source
+from lbproxy.config.sources.source import Source, Tls
 from lbproxy.discovery.http.options import HttpOptions
 
 _HTTP: Final = HttpOptions("")
+_LEAST_INTERVAL_S: Final = 0.1
+_OURS: Final = frozenset(
+    {"connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+_SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2
+_VALUE: Final = re.compile(r"[!-~]([ -~]{0,1022}[!-~])?")
 
 
 class HttpSource(Source):
@@ -19,8 +27,40 @@ class HttpSource(Source):
     type: Literal["http"]
     url: fields.Url = Field(description="http:// or https://")
     interval: fields.Duration = Field(
-        default=values.Seconds(_HTTP.interval_s), description="Between two questions"
+        default=values.Seconds(_HTTP.interval_s), description="Between two questions; at least 100ms"
     )
+    timeout: fields.Duration = Field(
+        default=values.Seconds(_HTTP.timeout_s), description="For one question, to the end of the answer"
+    )
+    headers: dict[str, str] = Field(default={}, description="Sent along; not for secrets")
+    token: fields.SecretText = Field(default=None, description="Sent along as a Bearer token")
+    tls: Tls = Tls()
+
+    @field_validator("interval")
+    @classmethod
+    def _asked_not_too_often(cls, interval: float) -> float:
+        if interval < _LEAST_INTERVAL_S:
+            raise ValueError("expected at least 100ms")
+        return interval
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_can_be_sent(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if name.lower() in _SECRET:
+                raise ValueError(f"{name} is a secret: use token")
+            if name.lower() in _OURS or not _TOKEN.fullmatch(name):
+                raise ValueError(f"{values.shown(name)} is no header that can be set")
+            if not _VALUE.fullmatch(value):
+                raise ValueError(f"the value of {name} must be printable ASCII, up to 1024 characters")
+        return headers
 
     def registry(self) -> HttpOptions:
-        return HttpOptions(self.url, float(self.interval))
+        return HttpOptions(
+            self.url,
+            float(self.interval),
+            float(self.timeout),
+            tuple(self.headers.items()),
+            self.token,
+            self.tls.options(),
+        )

@@ -1,4 +1,4 @@
-"""What a source of the kind `file` is configured with."""
+"""How a file of endpoints is followed."""
 
 from __future__ import annotations
 
@@ -8,4 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
+    """The file is looked at every `interval_s` even where the kernel tells of no change (network file systems)."""
+
     path: Path
+    interval_s: float = 5.0

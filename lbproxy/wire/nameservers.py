@@ -1,0 +1,96 @@
+"""Whom names are asked of, and which absolute names a written one may mean: resolv.conf(5), or servers of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import dns.asyncresolver
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.nameserver
+import dns.resolver
+
+from lbproxy.domain.errors import ResolveError
+
+EDNS_BYTES: Final = 1232  # fits into every path's packets: DNS Flag Day 2020
+
+
+class NameServers:
+    """The `given` servers (IP literal, port), or else the system's, read again when resolv.conf has changed. `search` counts beside
+    given servers only. Opens no socket."""
+
+    def __init__(
+        self,
+        given: tuple[tuple[str, int], ...] = (),
+        *,
+        search: tuple[str, ...] = (),
+        resolv_conf_path: Path = Path("/etc/resolv.conf"),
+    ) -> None:
+        self._path = resolv_conf_path
+        self._stamp: tuple[int, int, int] | None = None
+        self._system: dns.asyncresolver.Resolver | None = None
+        self._given = _of(given, search) if given else None
+
+    def resolver(self, name: str) -> dns.asyncresolver.Resolver:
+        """Whom to ask about `name`. Raises ResolveError when resolv.conf cannot be read."""
+        if self._given is not None:
+            return self._given
+        try:
+            status = self._path.stat()
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._system is None or stamp != self._stamp:
+                self._system = dns.asyncresolver.Resolver(str(self._path))
+                self._system.use_edns(0, 0, EDNS_BYTES)
+                self._stamp = stamp
+        except (OSError, ValueError, dns.exception.DNSException) as error:
+            raise ResolveError(name, f"{self._path}: {error}", retryable=True) from error
+        return self._system
+
+
+def _of(servers: tuple[tuple[str, int], ...], search: tuple[str, ...]) -> dns.asyncresolver.Resolver:
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers = [dns.nameserver.Do53Nameserver(address, port) for address, port in servers]
+    resolver.domain = dns.name.root
+    resolver.search = [dns.name.from_text(suffix) for suffix in search]
+    resolver.use_edns(0, 0, EDNS_BYTES)
+    return resolver
+
+
+def candidates(resolver: dns.asyncresolver.Resolver, name: str) -> Iterator[dns.name.Name]:
+    """The absolute names to try, by the rules of resolv.conf(5). Ours, and not dnspython's, because both families must be asked
+    of one name: a server that wrongly denies a name for AAAA would else send that half to the next search domain."""
+    if name.endswith("."):
+        yield dns.name.from_text(name)
+        return
+    relative = dns.name.from_text(name, origin=None)
+    absolute = relative.concatenate(dns.name.root)
+    domains = resolver.search or ([] if resolver.domain == dns.name.root else [resolver.domain])
+    ndots = 1 if resolver.ndots is None else resolver.ndots
+    absolute_first = len(relative) > ndots
+    if absolute_first:
+        yield absolute
+    for domain in domains:
+        with contextlib.suppress(dns.name.NameTooLong):  # then there can be no such name
+            yield relative.concatenate(domain)
+    if not absolute_first:
+        yield absolute
+
+
+def refuse_part(response: dns.message.Message) -> None:
+    """Raises Truncated for an answer that is cut off over TCP, too, where nothing more can be had: a part is no answer."""
+    if response.flags & dns.flags.TC:
+        raise dns.message.Truncated(message=response)  # type: ignore[no-untyped-call]
+
+
+def in_words(error: Exception) -> str:
+    """Why a question got no answer, on one line."""
+    if isinstance(error, dns.exception.Timeout):
+        return "the name servers do not answer"
+    if isinstance(error, dns.message.Truncated):
+        return "the answer is cut off, by TCP, too"
+    return " ".join(str(error).split()) or type(error).__name__
