@@ -7,16 +7,11 @@ import json
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
 
-from lbproxy.discovery.contract import Answer
 from lbproxy.discovery.kubernetes import registry as registries
 from lbproxy.discovery.kubernetes.options import KubernetesOptions
 from lbproxy.discovery.kubernetes.registry import KubernetesRegistry
@@ -30,35 +25,9 @@ from tests.discovery.kubernetes.api_server import (
     endpoint,
     refusal,
     slice_of,
-    stream_of,
 )
+from tests.discovery.kubernetes.following import following, hosts, until
 from tests.servers.certificates import Authority
-
-WITHIN_S = 10.0
-
-
-@asynccontextmanager
-async def following(server: ApiServer, **options: Any) -> AsyncIterator[KubernetesRegistry]:
-    given = KubernetesOptions("web", "shop", address=server.url, timeout_s=2.0)
-    http = HttpClient()
-    registry = KubernetesRegistry(replace(given, **options), http, time.monotonic, random.Random(1))
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            yield registry
-    finally:
-        await registry.close()
-        await http.close()
-
-
-def hosts(answer: Answer) -> list[str]:
-    return [candidate.host for candidate in answer.candidates]
-
-
-async def until(registry: KubernetesRegistry, wanted: Callable[[Answer], bool]) -> Answer:
-    while True:
-        answer = await registry.next()
-        if wanted(answer):
-            return answer
 
 
 async def test_slices_are_listed_watched_and_merged() -> None:
@@ -196,25 +165,6 @@ async def test_a_version_that_is_gone_is_listed_again_without_a_word(how: str) -
             assert not answer.regressed
 
 
-async def test_a_stream_cut_in_the_middle_of_a_line_goes_on_where_it_was() -> None:
-    async with api_server() as server:
-        await server.put(slice_of("web-a", "10.0.0.1"))
-        async with following(server) as registry:
-            await registry.next()
-            told = slice_of("web-b", "10.0.0.2")
-            told["metadata"]["resourceVersion"] = "102"
-            line = json.dumps({"type": "ADDED", "object": told}).encode() + b"\n"
-
-            async def cut(request: web.Request) -> web.StreamResponse:
-                server.disturb = None
-                return await stream_of(request, line, line[:50], cut=True)
-
-            server.disturb = cut
-            assert hosts(await registry.next()) == ["10.0.0.1", "10.0.0.2"]
-            assert hosts(await registry.next()) == ["10.0.0.1", "10.0.0.2"]
-            assert server.asked[-1]["resourceVersion"] == "102"
-
-
 async def test_a_line_of_hundreds_of_kilobytes_is_one_event() -> None:
     async with api_server() as server, following(server) as registry:
         await registry.next()
@@ -222,20 +172,6 @@ async def test_a_line_of_hundreds_of_kilobytes_is_one_event() -> None:
         await server.put(slice_of("web-a", *many))
         assert len(json.dumps(server.slices["web-a"])) > 2 * 128 * 1024
         assert hosts(await registry.next()) == many
-
-
-async def test_a_watch_that_ends_at_once_and_empty_is_an_error() -> None:
-    async with api_server() as server, following(server) as registry:
-        await registry.next()
-
-        async def nothing(request: web.Request) -> web.StreamResponse | None:
-            return await stream_of(request) if "watch" in request.query else None
-
-        server.disturb = nothing
-        with pytest.raises(RegistryError, match="brought nothing"):
-            await registry.next()
-        server.disturb = None
-        assert (await registry.next()).consistent
 
 
 async def test_a_cluster_that_was_set_back_is_called_regressed() -> None:
@@ -257,23 +193,6 @@ async def test_everything_is_read_again_from_time_to_time() -> None:
             await registry.next()
             server.slices.clear()  # and no event of it
             assert (await registry.next()).candidates == ()
-
-
-async def test_a_connection_that_died_without_a_word_is_noticed() -> None:
-    async with api_server() as server, following(server, watch_s=1.0, timeout_s=0.2) as registry:
-        await registry.next()
-        stuck = asyncio.Event()
-
-        async def silent(request: web.Request) -> web.StreamResponse:
-            response = await stream_of(request)
-            await response.write(b"\n")
-            await stuck.wait()
-            return response
-
-        server.disturb = silent
-        with pytest.raises(RegistryError, match="has not ended in time"):
-            await registry.next()
-        stuck.set()
 
 
 async def test_the_token_is_read_again_for_each_request(tmp_path: Path) -> None:
@@ -336,95 +255,6 @@ async def test_within_a_cluster_it_finds_everything_itself(tmp_path: Path, autho
                 await registry.close()
         finally:
             await http.close()
-
-
-GARBAGE: list[tuple[Any, str]] = [
-    (b"<html>", "no JSON"),
-    (b"[]", "no object"),
-    (b'{"kind": "EndpointSliceList"}', "no EndpointSliceList"),
-    (b'{"metadata": {"resourceVersion": "1"}}', "no EndpointSliceList"),
-    (b'{"metadata": {}, "items": []}', "resourceVersion"),
-    (b'{"metadata": {"resourceVersion": "1"}, "items": [{}]}', "without a name"),
-    (b'{"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "a"}}]}', "addressType"),
-    (b'{"metadata": {"resourceVersion": "1"}, "items"', "no JSON"),
-]
-
-
-@pytest.mark.parametrize(("body", "said"), GARBAGE)
-async def test_a_list_that_is_none_is_an_error_and_no_empty_answer(body: bytes, said: str) -> None:
-    async with api_server() as server:
-
-        async def garbage(request: web.Request) -> web.Response:
-            return web.Response(body=body)
-
-        server.disturb = garbage
-        async with following(server) as registry:
-            for ask in (registry.next, registry.confirm):
-                with pytest.raises(RegistryError, match=said):
-                    await ask()
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (b"<html>\n", "no JSON"),
-        (b"[]\n", "no event"),
-        (b'{"type": "ADDED", "object": {}}\n', "without a name"),
-        (b'{"type": "EXPLODED", "object": {"metadata": {"resourceVersion": "9"}}}\n', "EXPLODED"),
-        (b'{"type": "BOOKMARK", "object": {"metadata": {}}}\n', "resourceVersion"),
-        (b'{"type": "ERROR", "object": {"code": 500, "message": "etcd is away"}}\n', "etcd is away"),
-    ],
-)
-async def test_an_event_that_is_none_is_an_error_and_everything_is_listed_again(
-    line: bytes, said: str
-) -> None:
-    async with api_server() as server:
-        await server.put(slice_of("web-a", "10.0.0.1"))
-        async with following(server) as registry:
-            await registry.next()
-
-            async def garbage(request: web.Request) -> web.StreamResponse:
-                return await stream_of(request, line)
-
-            server.disturb = garbage
-            with pytest.raises(RegistryError, match=said):
-                await registry.next()
-            server.disturb = None
-            assert (await registry.next()).consistent
-
-
-async def test_a_busy_server_says_how_long_to_leave_it_alone() -> None:
-    async with api_server() as server:
-
-        async def busy(request: web.Request) -> web.Response:
-            return refusal(429, "TooManyRequests", "too many requests", **{"Retry-After": "7"})
-
-        server.disturb = busy
-        async with following(server) as registry:
-            with pytest.raises(RegistryError, match="429") as caught:
-                await registry.next()
-            assert caught.value.retry_after_s == 7.0
-
-
-@pytest.mark.parametrize("trickle", [False, True])
-async def test_a_slow_server_is_an_error_within_the_time_out(trickle: bool) -> None:
-    async with api_server() as server:
-        end = asyncio.Event()
-
-        async def slow(request: web.Request) -> web.StreamResponse:
-            response = web.StreamResponse()
-            if trickle:
-                await response.prepare(request)
-                await response.write(b"{")
-            await end.wait()
-            return response
-
-        server.disturb = slow
-        async with following(server, timeout_s=0.2) as registry:
-            for ask in (registry.next, registry.confirm):
-                with pytest.raises(RegistryError, match=r"no full answer within 0\.2 s"):
-                    await ask()
-        end.set()
 
 
 async def test_it_can_be_cancelled_anywhere_and_asked_again() -> None:
