@@ -91,7 +91,10 @@ async def test_endpoints_come_drain_and_go(start: Start) -> None:
         await server.delete(f"web-{ups[0].port}")
         await asked(running, lambda: "removed" in running.endpoints()[ups[0].port]["ineligible"])
         found = await asyncio.to_thread(running.endpoints)
-        assert found[ups[1].port]["metadata"] == {"node": "node-1", "pod": "web-127-0-0-1"}
+        assert found[ups[1].port]["metadata"] == {
+            "kubernetes-node": "node-1",
+            "kubernetes-pod": "web-127-0-0-1",
+        }
         assert found[ups[1].port]["zone"] == "eu-1a"
 
 

@@ -6,8 +6,7 @@ The API's own rules (discovery.k8s.io/v1, "EndpointSlices" in its documentation)
 | --- | --- |
 | ready (nothing said means ready) | weight 1 |
 | not ready, terminating, still serving | weight 0: its sessions stay, it gets no new ones; but if no endpoint at all is ready, weight 1, as kube-proxy does (KEP-1669) |
-| not ready, not terminating | weight 0: it exists, and is not to be used |
-| terminating and not serving | gone |
+| otherwise not ready | not there: whether that is a failing probe or a node that the control plane has lost sight of, a slice does not tell, so the guard against removals judges it |
 
 - A slice is known by its name, and its UID tells it from a later one of that name. An endpoint may stand in two slices while the
   control plane moves it: the more usable entry counts.
@@ -26,9 +25,8 @@ from lbproxy.discovery.contract import Candidate
 from lbproxy.discovery.kubernetes.options import Family
 from lbproxy.domain.errors import RegistryError
 
-READY: Final = 0  # the smaller, the more usable
+READY: Final = 0  # the smaller one is the more usable
 DRAINING: Final = 1  # terminating, and still serving
-UNUSED: Final = 2
 
 _Endpoint = tuple[int, Candidate]
 _Port = tuple[str, int]  # name and number
@@ -91,10 +89,7 @@ class Slices:
                     best[key] = endpoint
         if any(state == READY for state, _ in best.values()):
             return tuple(candidate for _, candidate in best.values())
-        return tuple(
-            replace(candidate, weight=1) if state == DRAINING else candidate
-            for state, candidate in best.values()
-        )
+        return tuple(replace(candidate, weight=1) for _, candidate in best.values())
 
     def _of_family(self, slices: Sequence[_Slice]) -> list[_Slice]:
         wanted = self._family
@@ -171,7 +166,7 @@ def _number(ports: tuple[_Port, ...], wanted: str | int | None, *, every: bool) 
 
 def _endpoint(told: Any, port: int, *, dialable: bool) -> _Endpoint | None:
     if not isinstance(told, Mapping):
-        return UNUSED, Candidate("", port)
+        return READY, Candidate("", port)  # to be refused
     state = _state(told.get("conditions"))
     if state is None:
         return None
@@ -186,24 +181,22 @@ def _endpoint(told: Any, port: int, *, dialable: bool) -> _Endpoint | None:
 
 
 def _state(conditions: Any) -> int | None:
-    """None for one that is gone."""
+    """None for one that is not to be used."""
     if not isinstance(conditions, Mapping):
         return READY
     ready = conditions.get("ready")
     if ready is None or ready is True:
         return READY
-    serving, terminating = conditions.get("serving") is True, conditions.get("terminating") is True
-    if terminating:
-        return DRAINING if serving else None
-    return UNUSED
+    leaving = conditions.get("terminating") is True and conditions.get("serving") is True
+    return DRAINING if leaving else None
 
 
 def _metadata(told: Mapping[str, Any]) -> Mapping[str, str]:
     found: dict[str, str] = {}
     node, target = told.get("nodeName"), told.get("targetRef")
     if isinstance(node, str) and node:
-        found["node"] = node
+        found["kubernetes-node"] = node
     if isinstance(target, Mapping) and isinstance(target.get("name"), str):
         kind = target.get("kind")
-        found[kind.lower() if isinstance(kind, str) and kind else "target"] = target["name"]
+        found[f"kubernetes-{kind.lower() if isinstance(kind, str) and kind else 'target'}"] = target["name"]
     return MappingProxyType(found)

@@ -47,7 +47,7 @@ def test_a_value_is_an_endpoint(value: str, expected: Candidate | None) -> None:
         assert found is None
         return
     assert found is not None
-    assert found.metadata == {**expected.metadata, "etcd_key": "/web/a"}
+    assert found.metadata == {**expected.metadata, "etcd-key": "/web/a"}
     assert found == Candidate(
         *(expected.host, expected.port, expected.weight, expected.priority, expected.zone),
         expected.max_connections,

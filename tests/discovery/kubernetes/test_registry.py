@@ -41,7 +41,10 @@ async def test_slices_are_listed_watched_and_merged() -> None:
             assert first.consistent
             assert first.candidates[0].port == 8080
             assert first.candidates[0].zone == "eu-1a"
-            assert dict(first.candidates[0].metadata) == {"node": "node-1", "pod": "web-10-0-0-1"}
+            assert dict(first.candidates[0].metadata) == {
+                "kubernetes-node": "node-1",
+                "kubernetes-pod": "web-10-0-0-1",
+            }
             await server.put(slice_of("web-b", "10.0.0.2", "10.0.0.3"))
             assert hosts(await registry.next()) == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
             await server.put(slice_of("web-c", "10.0.0.4"))

@@ -43,9 +43,9 @@ def conditions(ready: object = None, serving: object = None, terminating: object
         ({"conditions": None}, 1),
         (conditions(True, True, True), 1),  # publishNotReadyAddresses
         (conditions(False, True, True), 0),
-        (conditions(False, False, False), 0),
-        (conditions(False, True, False), 0),
-        (conditions(False, None, None), 0),
+        (conditions(False, False, False), None),
+        (conditions(False, True, False), None),
+        (conditions(False, None, None), None),
         (conditions(False, False, True), None),
         (conditions(False, None, True), None),
     ],
@@ -60,7 +60,7 @@ def test_if_none_is_ready_those_that_still_serve_are_used() -> None:
     leaving = endpoint("10.0.0.1", **conditions(False, True, True))
     broken = endpoint("10.0.0.2", **conditions(False, False, False))
     gone = endpoint("10.0.0.3", **conditions(False, False, True))
-    assert weights(slice_of("a", leaving, broken, gone)) == {"10.0.0.1": 1, "10.0.0.2": 0}
+    assert weights(slice_of("a", leaving, broken, gone)) == {"10.0.0.1": 1}
 
 
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
