@@ -27,6 +27,7 @@ class JsonLines:
         self._limit_bytes = limit_bytes
         self._buffer = bytearray()
         self._looked = 0  # no line ends before here
+        self._last = False  # the line in the buffer lacked its end
 
     @property
     def within(self) -> bool:
@@ -58,6 +59,8 @@ class JsonLines:
         try:
             return json.loads(line)
         except (ValueError, RecursionError) as error:
+            if self._last:
+                raise CutOff("the answer ends in the middle of a line") from error
             raise RegistryError(f"a line of the answer is no JSON: {error}") from error
 
     async def _more(self) -> None:
@@ -65,7 +68,11 @@ class JsonLines:
             raise RegistryError(f"a line of more than {self._limit_bytes} bytes")
         chunk = await self._content.readany()
         if not chunk:
-            if self._buffer.strip():
+            if not self._buffer.strip():
+                raise EOFError
+            # etcd's last word, an error, comes without the end of its line. An object that is whole is one.
+            if not self._buffer.rstrip().endswith(b"}"):
                 raise CutOff("the answer ends in the middle of a line")
-            raise EOFError
+            chunk = b"\n"
+            self._last = True
         self._buffer += chunk

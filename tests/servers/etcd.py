@@ -1,4 +1,4 @@
-"""etcd: one member on loopback ports, restarted, emptied, stopped and told what to do over its JSON gateway."""
+"""etcd: members on loopback ports, restarted, emptied, stopped and told what to do over its JSON gateway."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import signal
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +23,30 @@ ANSWERS_WITHIN_S = 10.0
 
 
 class Etcd:
-    """A cluster of one. It answers as soon as this object exists, and after `start`.
+    """A cluster of one, or a member of one. It answers as soon as this object exists, and after `start`.
 
-    With `authority` it speaks TLS, and wants a client certificate that the authority signed. `options` are further words of its
-    command line. Elections are fast, as nobody else votes.
+    With `authority` it speaks TLS, and wants a client certificate that the authority signed. Elections are fast. A member of a larger
+    `cluster` (name -> port for peers) is there before it answers: that takes a majority.
     """
 
     def __init__(
-        self, folder: Path, authority: Authority | None = None, options: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        authority: Authority | None = None,
+        name: str = "one",
+        cluster: Mapping[str, ReservedPort] | None = None,
     ) -> None:
         self._program = require("etcd")
         self._folder = folder
-        self._options = options
-        self._ports = {"client": ReservedPort(), "peer": ReservedPort()}
+        self._name = name
+        self._client = ReservedPort()
+        self._own = {} if cluster is not None else {name: ReservedPort()}
+        self._cluster = cluster if cluster is not None else self._own
         self._numbers = itertools.count(1)
         self._authority = authority
         self._ours = authority.sign("localhost") if authority is not None else None
         self.client: Certificate | None = authority.sign("client") if authority is not None else None
-        self.port = self._ports["client"].number
+        self.port = self._client.number
         self.url = f"{'http' if authority is None else 'https'}://127.0.0.1:{self.port}"
         self.token = ""
         self._server: Server | None = None
@@ -55,15 +61,16 @@ class Etcd:
     def start(self) -> None:
         folder = self._folder / f"run-{next(self._numbers)}"
         folder.mkdir(parents=True)
-        peer = f"http://127.0.0.1:{self._ports['peer'].number}"
+        peers = {name: f"http://127.0.0.1:{port.number}" for name, port in self._cluster.items()}
+        peer = peers[self._name]
         words = {
-            "name": "one",
+            "name": self._name,
             "data-dir": self._folder / "data",
             "listen-client-urls": self.url,
             "advertise-client-urls": self.url,
             "listen-peer-urls": peer,
             "initial-advertise-peer-urls": peer,
-            "initial-cluster": f"one={peer}",
+            "initial-cluster": ",".join(f"{name}={url}" for name, url in peers.items()),
             "heartbeat-interval": 10,
             "election-timeout": 50,
             "logger": "zap",
@@ -74,13 +81,13 @@ class Etcd:
                 "key-file": self._ours.key,
                 "trusted-ca-file": self._authority.ca,
             }
-            self._options = ("--client-cert-auth", *self._options)
-        command = [
-            str(self._program),
-            *(f"--{name}={value}" for name, value in words.items()),
-            *self._options,
-        ]
+            words["client-cert-auth"] = "true"
+        command = [str(self._program), *(f"--{name}={value}" for name, value in words.items())]
         self._server = Server(command, folder, {"client": self.port})
+        if self._own:
+            self.wait_until_it_answers()
+
+    def wait_until_it_answers(self) -> None:
         self.call("/v3/kv/range", {"key": _text("ready"), "count_only": True}, anonymous=True)
 
     @property
@@ -103,7 +110,7 @@ class Etcd:
     def close(self) -> None:
         if self._server is not None:
             self._server.stop()
-        for port in self._ports.values():
+        for port in (self._client, *self._own.values()):
             port.close()
 
     # -- what it is told
@@ -176,9 +183,23 @@ def _text(text: str) -> str:
 
 
 @contextmanager
-def etcd(folder: Path, authority: Authority | None = None, options: tuple[str, ...] = ()) -> Iterator[Etcd]:
-    member = Etcd(folder, authority, options)
+def etcd(folder: Path, authority: Authority | None = None) -> Iterator[Etcd]:
+    member = Etcd(folder, authority)
     try:
         yield member
     finally:
         member.close()
+
+
+@contextmanager
+def etcd_cluster(folder: Path) -> Iterator[list[Etcd]]:
+    """Three members that have elected a leader."""
+    with ExitStack() as running:
+        cluster = {name: running.enter_context(ReservedPort()) for name in ("one", "two", "three")}
+        members = []
+        for name in cluster:
+            members.append(Etcd(folder / name, name=name, cluster=cluster))
+            running.callback(members[-1].close)
+        for member in members:
+            member.wait_until_it_answers()
+        yield members

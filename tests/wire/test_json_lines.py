@@ -83,6 +83,16 @@ async def test_an_end_within_a_line_is_an_error_after_what_was_whole() -> None:
         await lines.next()
 
 
+@pytest.mark.parametrize("text", [b'{"a": {"b": 1}', b"[1, 2", b"12", b"[1]", b'"x"', b'{"a": 1} {'])
+async def test_what_may_be_the_beginning_of_more_is_cut_off(text: bytes) -> None:
+    with pytest.raises(CutOff):
+        await JsonLines(stream(text)).next()
+
+
+async def test_a_last_line_that_is_a_whole_object_counts() -> None:
+    assert await read(JsonLines(stream(b'{"a": 1}\n', b'{"b": {"c": 2}} '))) == [{"a": 1}, {"b": {"c": 2}}]
+
+
 async def test_garbage_and_what_is_too_long_are_errors() -> None:
     with pytest.raises(RegistryError, match="no JSON"):
         await JsonLines(stream(b"<html>\n")).next()

@@ -23,7 +23,7 @@ from lbproxy.wire.http import HttpClient
 from lbproxy.wire.secrets import Secret
 from lbproxy.wire.tls_options import TlsOptions
 from tests.servers.certificates import Authority
-from tests.servers.etcd import Etcd
+from tests.servers.etcd import Etcd, etcd_cluster
 from tests.servers.etcd import etcd as run_etcd
 
 WITHIN_S = 10.0
@@ -239,6 +239,28 @@ async def test_the_next_member_is_asked_after_an_error(etcd: Etcd, tmp_path: Pat
         assert hosts(await until(registry, lambda _: True, errors)) == ["10.0.0.1"]
         assert len(errors) <= 1
         assert all(dead in str(error) for error in errors)
+
+
+async def test_a_member_that_lost_its_cluster_says_so_and_another_one_is_asked(tmp_path: Path) -> None:
+    with etcd_cluster(tmp_path / "etcd") as members:
+        members[0].put(f"{PREFIX}a", "10.0.0.1:80")
+        async with following(members[0], timeout_s=5.0) as registry:
+            await registry.next()
+            members[0].put(f"{PREFIX}b", "10.0.0.2:80")
+            await registry.next()
+            for each in members[1:]:
+                each.kill()
+            with pytest.raises(RegistryError, match="no leader"):
+                await (
+                    registry.next()
+                )  # within moments, while the stream of a careless client would stay silent
+            with pytest.raises(RegistryError, match="no leader"):
+                await registry.confirm()
+        members[1].start()
+        members[1].wait_until_it_answers()
+        both = (members[2].url, members[1].url)
+        async with following(members[0], addresses=both, timeout_s=5.0) as registry:
+            assert len((await until(registry, lambda _: True, [])).candidates) == 2
 
 
 async def test_with_authentication_the_token_is_fetched_and_renewed(etcd: Etcd, tmp_path: Path) -> None:
