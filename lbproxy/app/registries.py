@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from lbproxy.config.options import Configuration
 from lbproxy.discovery.consul.options import ConsulOptions
 from lbproxy.discovery.contract import Registry
 from lbproxy.discovery.dns.options import DnsOptions
@@ -15,6 +17,7 @@ from lbproxy.discovery.kubernetes.options import KubernetesOptions
 from lbproxy.discovery.push.leases import Leases
 from lbproxy.discovery.push.options import PushOptions
 from lbproxy.discovery.push.registry import PushRegistry
+from lbproxy.discovery.zookeeper.options import ZooKeeperOptions
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.http import HttpClient
 
@@ -30,6 +33,13 @@ class Means:
     sleep: Callable[[float], Awaitable[None]]
     rng: Random
     leases: Leases
+
+
+def prepare(configuration: Configuration) -> None:
+    """Import beforehand, in a thread, what would hold the loop for a tenth of a second at a reload: py-consul brings requests."""
+    kinds = {type(each.registry) for one in configuration.upstreams.values() for each in one.discovery}
+    if ConsulOptions in kinds:
+        importlib.import_module("lbproxy.discovery.consul.registry")
 
 
 def make_registry(options: object, means: Means) -> Registry:
@@ -65,5 +75,9 @@ def make_registry(options: object, means: Means) -> Registry:
             from lbproxy.discovery.kubernetes.registry import KubernetesRegistry
 
             return KubernetesRegistry(options, means.http, means.clock, means.rng)
+        case ZooKeeperOptions():
+            from lbproxy.discovery.zookeeper.registry import ZooKeeperRegistry
+
+            return ZooKeeperRegistry(options)
         case _:
             raise TypeError(f"no registry for {type(options).__name__}")

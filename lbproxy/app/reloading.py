@@ -11,6 +11,7 @@ from lbproxy.admin.shapes import ReloadResult
 from lbproxy.app import changes
 from lbproxy.app.binds import BindError
 from lbproxy.app.following import Sources
+from lbproxy.app.registries import prepare
 from lbproxy.app.running import Running
 from lbproxy.config.load import ConfigError, Loaded
 from lbproxy.wire.systemd import Notifier
@@ -51,7 +52,7 @@ class Reloader:
     async def _reload(self) -> ReloadResult:
         running = self._running
         try:
-            loaded = await asyncio.to_thread(self._reread)
+            loaded = await asyncio.to_thread(self._read)
         except ConfigError as error:
             raise self._refused("invalid", error.errors) from error
         except (
@@ -83,6 +84,11 @@ class Reloader:
         for key in restart:
             logger.warning("reload: %s differs in the file and needs a restart; left as it was", key)
         return result
+
+    def _read(self) -> Loaded:
+        loaded = self._reread()
+        prepare(loaded.configuration)
+        return loaded
 
     def _refused(self, result: str, errors: tuple[str, ...]) -> Refused:
         self._running.reloads[result] += 1

@@ -72,8 +72,10 @@ class Upstream:
             yield source.name, source
         pushed = next((each for each in options.discovery if each.registry == _PUSH.registry), None)
         self._leases.limit = MOST_LEASES if pushed is None else pushed.limit
-        # Not followed before there is somebody: an upstream to which nobody pushes has no source that says nothing for ever.
-        if pushed is None and (self._leases or self._sources.remembers(self.name, _PUSH.name)):
+        # Not followed before there is somebody: an upstream to which nobody pushes has no source that says nothing for ever. But
+        # once it is, for good: what the guard holds is not lost by a reload.
+        known = self._leases or _PUSH.name in self._following
+        if pushed is None and (known or self._sources.remembers(self.name, _PUSH.name)):
             yield _PUSH.name, _PUSH
 
     def is_own(self, address: Address) -> bool:

@@ -19,6 +19,8 @@ _REFERENCE: Final = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-((?:
 # Keys that mean the same wherever they stand in these sections: a secret, or a path that counts from the file's own folder.
 _SECRET_KEYS: Final = frozenset({"token", "password"})
 _PATH_KEYS: Final = frozenset({"file", "path", "ca", "certificate", "key"})
+# Kinds of sources whose `path` is one within the registry.
+_PATH_ELSEWHERE: Final = frozenset({"zookeeper"})
 _STATE_DIR: Final[yaml.Path] = ("runtime", "state_dir")
 _KEYWORDS: Final = frozenset({"auto"})
 
@@ -50,6 +52,7 @@ class Expanded:
         self.spoiled: set[yaml.Path] = set()
         self.from_environment: set[yaml.Path] = set()
         self._environ = environ
+        self._no_files: set[yaml.Path] = set()
         self.data: Any = self._plain(root, ())
 
     def _plain(self, node: yaml.Node, path: yaml.Path) -> Any:
@@ -59,6 +62,9 @@ class Expanded:
         if isinstance(node, yaml.MapNode):
             for key, mark in node.keys.items():
                 self.keys[*path, key] = mark
+            kind = node.entries.get("type")
+            if isinstance(kind, yaml.ScalarNode) and kind.value in _PATH_ELSEWHERE:
+                self._no_files.add((*path, "path"))
             return {key: self._plain(value, (*path, key)) for key, value in node.entries.items()}
         return self._scalar(node, path)
 
@@ -68,7 +74,9 @@ class Expanded:
             value = self._replaced(node, path)
         if is_secret(path) and value is not None and not isinstance(value, str):
             return node.text
-        if _is_path(path) and isinstance(value, str) and value not in _KEYWORDS and value:
+        if not isinstance(value, str) or not value or value in _KEYWORDS or path in self._no_files:
+            return value
+        if _is_path(path):
             return str(Path(node.mark.file).parent / value)
         return value
 

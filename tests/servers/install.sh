@@ -8,6 +8,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 extracted=.cache/servers   # programs taken out of a package without installing it; tests/servers/programs.py looks here too
 stream_module=/usr/lib/nginx/modules/ngx_stream_module.so
+zookeeper_jar=/usr/share/java/zookeeper.jar   # the package of that name would bring a desktop's Java with it
 PATH=$PATH:/usr/sbin:/sbin
 
 # One at a time: a second one waits, and then finds everything there.
@@ -17,7 +18,7 @@ exec 9>.cache/servers.lock
 
 # program:package
 programs="haproxy:haproxy nginx:nginx redis-server:redis-server redis-cli:redis-tools curl:curl wrk:wrk nft:nftables
-    ip:iproute2 socat:socat iperf3:iperf3 knotd:knot openssl:openssl"
+    ip:iproute2 socat:socat iperf3:iperf3 knotd:knot java:default-jre-headless openssl:openssl"
 # program:package of which nothing else is wanted: no service, no libraries. The program alone is taken out.
 alone="promtool:prometheus etcd:etcd-server etcdctl:etcd-client"
 
@@ -26,6 +27,7 @@ missing_packages() {
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     [ -e "$stream_module" ] || echo libnginx-mod-stream
+    [ -e "$zookeeper_jar" ] || echo libzookeeper-java
 }
 
 missing_alone() {

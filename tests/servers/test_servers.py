@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dns.message
+import dns.query
 import pytest
 
 from tests.servers import programs
 from tests.servers.fixtures import StartServer
+from tests.servers.knot import ZONE, Knot
 from tests.servers.netns import Namespace, network_namespace
 from tests.servers.ports import ReservedPort
 from tests.servers.process import Server, serve
@@ -76,6 +79,23 @@ def test_redis_answers_its_own_client(redis: Server) -> None:
     client = [str(programs.require("redis-cli")), "-p", str(redis.port)]
     assert subprocess.run([*client, "set", "a", "1"], capture_output=True, check=True).stdout == b"OK\n"
     assert subprocess.run([*client, "get", "a"], capture_output=True, check=True).stdout == b"1\n"
+
+
+def test_knot_tells_what_was_set_and_forgets_it_when_it_starts_again(knot: Knot) -> None:
+    def addresses() -> list[str]:
+        host, port = knot.address
+        query = dns.message.make_query(f"web.{ZONE}", "A")
+        answer = dns.query.udp(query, host, timeout=5, port=port).answer
+        return [record.to_text() for rrset in answer for record in rrset]
+
+    knot.set("web", "A", "10.0.0.1", "10.0.0.2")
+    assert sorted(addresses()) == ["10.0.0.1", "10.0.0.2"]
+    knot.set("web", "A")
+    assert addresses() == []
+    knot.set("web", "A", "10.0.0.3")
+    knot.kill()
+    knot.start()
+    assert addresses() == []
 
 
 def test_no_connection_is_made_to_find_out_whether_a_server_listens(tmp_path: Path) -> None:

@@ -17,9 +17,8 @@ pytestmark = pytest.mark.foreign  # openssl makes the certificates
 
 def test_an_authority_of_ones_own_is_read_and_need_not_have_every_extension(authority: Authority) -> None:
     context = ClientTls(TlsOptions(ca=authority.ca)).context()
-    assert [dict(name[0] for name in each["subject"]) for each in context.get_ca_certs()] == [
-        {"commonName": "lbproxy test authority"}
-    ]
+    (found,) = context.get_ca_certs()
+    assert "lbproxy test authority" in str(found["subject"])
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT

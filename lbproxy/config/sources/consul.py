@@ -21,6 +21,8 @@ def agent_address(given: object) -> str:
     """`http://host:port`, `https://host:port` or `unix:/path`. Raises ValueError."""
     written = values.text(given)
     if not written.startswith("unix:"):
+        if "?" in written or "#" in written:
+            raise ValueError("the agent's address has no query and no fragment")
         return values.url(given)
     if not written.startswith("unix:/"):
         raise ValueError(f"expected unix:/path, got {values.shown(given)}")

@@ -13,8 +13,16 @@ from lbproxy.config.sources.file import FileSource
 from lbproxy.config.sources.http import HttpSource
 from lbproxy.config.sources.kubernetes import KubernetesSource
 from lbproxy.config.sources.push import PushSource
+from lbproxy.config.sources.zookeeper import ZooKeeperSource
 
 AnySource = Annotated[
-    ConsulSource | DnsSource | EtcdSource | FileSource | HttpSource | KubernetesSource | PushSource,
+    ConsulSource
+    | DnsSource
+    | EtcdSource
+    | FileSource
+    | HttpSource
+    | KubernetesSource
+    | PushSource
+    | ZooKeeperSource,
     Field(discriminator="type"),
 ]

@@ -5,8 +5,9 @@ An instance is known by its node and its service id; of several on one address t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from lbproxy.discovery.consul.options import ConsulOptions, Unwell
@@ -30,6 +31,8 @@ _MAX_METADATA: Final = 60
 _MAX_TEXT: Final = 1000
 
 Key = tuple[str, str]
+Known = Mapping[Key, Candidate]
+_NOTHING: Final[Known] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +44,47 @@ class Standing:
 
 
 class Instances:
-    """Collects one answer's entries, one after the other, and gives the candidates in an order that only changes with them."""
+    """Collects one answer's entries, one after the other, and gives the candidates in an order that only changes with them.
 
-    def __init__(self, options: ConsulOptions) -> None:
+    `before` are those of the last answer: what has not changed is the same object again, so that ten thousand instances of which one
+    changed cost neither memory nor comparisons later on.
+    """
+
+    def __init__(self, options: ConsulOptions, before: Known = _NOTHING) -> None:
         self._options = options
+        self._before = before
         self._found: dict[tuple[str, int], tuple[Key, Candidate]] = {}
         self._refused: list[tuple[Key, Candidate]] = []
+        self.known: dict[Key, Candidate] = {}  # for the next answer
+        self._last: Key = ("", "")
+        self._in_order = True
 
     def add(self, entry: object) -> None:
         """Take one element of Consul's list, whatever it is. One that cannot be understood becomes a candidate that is refused."""
         read = _read(entry, self._options)
         if read is None:
             return
-        _, candidate = read
+        key, candidate = read
         if not _sound(candidate):
             self._refused.append(read)
             return
+        known = self._before.get(key)
+        if known is not None and known == candidate:
+            read = key, known
+        self.known[key] = read[1]
         where = candidate.host, candidate.port
         before = self._found.get(where)
         if before is None or _better(read, before):
             self._found[where] = read
+            self._in_order = self._in_order and before is None and self._last < key
+            self._last = key
 
     def candidates(self) -> tuple[Candidate, ...]:
-        pairs: Iterable[tuple[Key, Candidate]] = (*self._found.values(), *self._refused)
-        if not self._options.near:  # then the order is what Consul was asked for
+        pairs: Sequence[tuple[Key, Candidate]] = [*self._found.values(), *self._refused]
+        # With `near` the order is what Consul was asked for; and usually it is by node and id already.
+        if not self._options.near and (self._refused or not self._in_order):
             pairs = sorted(pairs, key=lambda pair: pair[0])
-        return tuple(candidate for _, candidate in pairs)
+        return tuple([candidate for _, candidate in pairs])
 
 
 def _sound(candidate: Candidate) -> bool:

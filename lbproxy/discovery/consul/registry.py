@@ -12,11 +12,12 @@ All instances are asked for, not only the passing ones: what is drained, and why
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import quote
 
-from lbproxy.discovery.consul.instances import Instances
+from lbproxy.discovery.consul.instances import Instances, Known
 from lbproxy.discovery.consul.options import Consistency, ConsulOptions
 from lbproxy.discovery.contract import Answer, Candidate
 from lbproxy.domain.errors import RegistryError
@@ -49,6 +50,7 @@ class ConsulRegistry:
         self._asked = False
         self._digest = b""
         self._candidates: tuple[Candidate, ...] = ()
+        self._known: Known = {}
 
     async def next(self) -> Answer:
         if self._options.query:
@@ -64,7 +66,7 @@ class ConsulRegistry:
     async def confirm(self) -> Answer:
         reply = await self._ask("consistent", 0)
         # What `next` has made of the same text is not used here: an empty answer is to be looked into again.
-        return Answer(await self._candidates_of(reply))
+        return Answer((await self._instances(reply)).candidates())
 
     async def close(self) -> None:
         await self._client.close()
@@ -103,12 +105,13 @@ class ConsulRegistry:
         """The candidates; of the same text as last time the same ones, without another look."""
         if reply.digest != self._digest:
             self._digest = b""
-            self._candidates = await self._candidates_of(reply)
+            found = await self._instances(reply)
+            self._candidates, self._known = found.candidates(), found.known
             self._digest = reply.digest
         return self._candidates
 
-    async def _candidates_of(self, reply: ConsulReply) -> tuple[Candidate, ...]:
-        found = Instances(self._options)
+    async def _instances(self, reply: ConsulReply) -> Instances:
+        found = Instances(self._options, self._known)
         count = 0
         if self._options.query:
             for entry in _nodes(reply.json()):
@@ -120,7 +123,8 @@ class ConsulRegistry:
                 found.add(entry)
         if count == 0:
             await self._vouch_for_nothing()
-        return found.candidates()
+        await asyncio.sleep(0)  # what is made of ten thousand of them is a step of its own
+        return found
 
     async def _vouch_for_nothing(self) -> None:
         """Raise unless an empty answer can be believed. Consul answers 200 and an empty list to a token that may see nothing; since 1.11

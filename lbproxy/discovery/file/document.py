@@ -7,10 +7,12 @@ nobody knows is an error with its place: in a file it is a typing error, and `wi
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from lbproxy.discovery.contract import Candidate
 from lbproxy.discovery.documents import read_document
+from lbproxy.discovery.file.quick import read_json
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire import yaml
 
@@ -30,12 +32,26 @@ def parse(data: bytes, name: str) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     breathe = _Breathing()
 
-    def take(entry: yaml.Node) -> None:
-        _check(entry)
-        found.extend(read_document([_plain(entry)]))
+    def take(entry: Any) -> None:
+        found.extend(read_document([entry]))
         breathe()
 
-    parsed = yaml.parse(data, name, LIMIT_BYTES, take)
+    if data[:1] in {b"[", b"{"}:
+        if read_json(data, _is_known, take):
+            return tuple(found)
+        found.clear()
+    _read_yaml(data, name, take)
+    return tuple(found)
+
+
+def _read_yaml(data: bytes, name: str, take: Callable[[Any], None]) -> None:
+    """Raises RegistryError."""
+
+    def take_node(entry: yaml.Node) -> None:
+        _check(entry)
+        take(_plain(entry))
+
+    parsed = yaml.parse(data, name, LIMIT_BYTES, take_node)
     if parsed.problems:
         raise _refused(parsed.problems[0].mark, parsed.problems[0].what)
     root = parsed.root
@@ -46,7 +62,6 @@ def parse(data: bytes, name: str) -> tuple[Candidate, ...]:
         root = root.entries["endpoints"]
     if not isinstance(root, yaml.ListNode):
         raise _refused(root.mark if root else yaml.Mark(name, 1, 1), "expected a list of endpoints")
-    return tuple(found)
 
 
 class _Breathing:
@@ -60,6 +75,13 @@ class _Breathing:
         if time.perf_counter() - self._since > WORK_S:
             time.sleep(BREATH_S)
             self._since = time.perf_counter()
+
+
+def _is_known(entry: dict[str, Any]) -> bool:
+    """Whether every key of an entry is one, and it has what an entry must have: as `_check`, without a place."""
+    if "targets" in entry:
+        return entry["targets"] is not None and not entry.keys() - set(_GROUP)
+    return "address" in entry and not entry.keys() - set(_ENTRY)
 
 
 def _check(entry: yaml.Node) -> None:

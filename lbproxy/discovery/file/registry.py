@@ -21,6 +21,9 @@ READ_WITHIN_S: Final = 10.0
 PAUSE_S: Final = 0.1  # nothing happens for this long: whoever writes has finished
 PATIENCE_S: Final = 2.0  # with a writer that does not come to an end
 SAY_AGAIN_S: Final = 300.0  # what is wrong with a file that stays as it is
+WELL_EVERY_S: Final = (
+    30.0  # so often it is told that nothing has changed: looking is cheap, taking in a long answer is not
+)
 
 
 class FileRegistry:
@@ -38,21 +41,21 @@ class FileRegistry:
         self._answer = Answer(())
 
     async def next(self) -> Answer:
-        """Returns at every look that finds the file well, changed or not. A file that stays as wrong as it was is told of again only after
-        some minutes, so that whoever mends it is heard at once."""
+        """A file that stays as wrong as it was is told of again only after some minutes, so that whoever mends it is heard at once."""
         if self._watch is None:
             self._start_watching()
-        until = self._clock() + SAY_AGAIN_S
+        started = self._clock()
         while True:
             hinted = self._told is None or await self._wait(self._interval_s)
             found = await self._settled(hinted)
-            changed = not found.same_as(self._told)
+            changed, passed_s = not found.same_as(self._told), self._clock() - started
             if found.candidates is not None:
                 if changed:
                     self._answer = Answer(found.candidates)
                 self._told = found
-                return self._answer
-            if changed or self._clock() >= until:
+                if changed or passed_s >= WELL_EVERY_S:
+                    return self._answer
+            elif changed or passed_s >= SAY_AGAIN_S:
                 self._told = found
                 raise RegistryError(found.error)
 

@@ -2,7 +2,7 @@
  *
  * Invariants:
  * - A direction reads only when everything it read before has been written, so it holds at most BUFFER_BYTES in memory or
- *   PIPE_BYTES in a pipe.
+ *   PIPE_BYTES in a pipe; once, when its sink refuses a pipe's bytes, these in memory.
  * - It stops as empty or blocked only when the kernel has said so in a way that a later event follows (all sockets are watched
  *   edge-triggered): EAGAIN; or, of a TCP source without urgent marks, errors or a hang-up, a read shorter than asked for.
  * - EAGAIN from a splice into the pipe means an empty source, because the pipe was empty. EAGAIN out of it means a full sink.
@@ -188,13 +188,15 @@ static void uncap(struct thread *thread, struct half *half)
     half->flags &= (uint16_t)~CAPPED;
 }
 
-/* Splices until the source is empty, the sink is full or the budget is spent. `*copy` says that a recv must have a look: splice
+/* The more a splice brings, the fewer are there to wake both peers. But all of it is left lying when the reader stops.
+ *
+ * Splices until the source is empty, the sink is full or the budget is spent. `*copy` says that a recv must have a look: splice
  * gave nothing, and does not say why. */
 static enum stop splice_on(struct thread *thread, struct session *session, struct half *half, int64_t *budget, bool *copy)
 {
-    size_t burst = 0;
+    size_t burst = 0, most = count_of(&half->count) < PROVEN_BYTES ? UNPROVEN_PIPE_BYTES : PIPE_BYTES;
     while (*budget > 0) {
-        ssize_t got = thread->calls->splice(half->source, half->pipe->in, PIPE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        ssize_t got = thread->calls->splice(half->source, half->pipe->in, most, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
         if (got == -1 && errno == EINTR)
             continue;
         if (got <= 0) {

@@ -10,10 +10,14 @@
 
 enum {
     CACHE_LINE = 64,
-    /* The thread's buffer, and the most a direction keeps in memory of its own. */
+    /* The thread's buffer, and the most a direction reads into memory of its own. */
     BUFFER_BYTES = 64 * 1024,
-    /* The most a direction keeps in a pipe, and what a new pipe is asked to hold. */
-    PIPE_BYTES = 128 * 1024,
+    /* The most a direction keeps in a pipe: before its reader has taken PROVEN_BYTES, and from then on. */
+    UNPROVEN_PIPE_BYTES = 128 * 1024,
+    PIPE_BYTES = 1024 * 1024,
+    /* What pipes above UNPROVEN_PIPE_BYTES may hold together, of all threads. An unprivileged user has 64 MiB for everything he
+     * runs, and from there on gets pipes of two pages; with the smaller ones this is at most 54. */
+    LARGE_PIPES_BYTES = 24 * 1024 * 1024,
     /* A pipe below this is what the kernel gives a user who has too many: two pages are not worth a system call. */
     PIPE_LEAST_BYTES = 64 * 1024,
     /* Full buffers in a row after which a direction is bulky, and what a burst must have moved for it to stay so. */
@@ -22,7 +26,7 @@ enum {
     /* Unsent bytes in the sink of a bulky direction, until its reader has taken PROVEN_BYTES. */
     UNPROVEN_BYTES = 256 * 1024,
     PROVEN_BYTES = 8 * 1024 * 1024,
-    /* What a direction may move before the others have their turn. */
+    /* After so much the others have their turn; the last splice of it may bring PIPE_BYTES. */
     TURN_BYTES = 512 * 1024,
     TURN_EVENTS = 256,
     /* Deadlines judged in one turn, so that a long pause is not followed by one long turn of ends. */
@@ -86,7 +90,7 @@ static inline uint64_t count_of(const _Atomic uint64_t *counter)
 struct pipe {
     struct pipe *next;
     int in, out;
-    size_t held;
+    size_t room, held;
 };
 
 /* What is known about a direction's source and where its bytes are. */
@@ -185,6 +189,7 @@ struct thread {
     char *buffer;
     struct pipe *free_pipes;
     unsigned pipes, busy_pipes;
+    size_t large_pipes_bytes;
     uint64_t pipe_pause_until; /* after a refused pipe: not every session asks again at once */
     struct link running, resetting;
     struct wheel wheel;

@@ -242,6 +242,17 @@ def test_the_order_is_consuls_own_only_where_it_was_asked_for() -> None:
     assert [each.port for each in candidates(*entries, options=near)] == [3, 1, 2]
 
 
+def test_what_has_not_changed_is_the_same_object_again() -> None:
+    first = Instances(WEB)
+    for port in (1, 2, 3):
+        first.add(entry(ID=f"web-{port}", Port=port))
+    second = Instances(WEB, first.known)
+    for port in (1, 2, 3):
+        second.add(entry(ID=f"web-{port}", Port=port, Weights={"Passing": 2 if port == 2 else 1}))
+    same = [one is other for one, other in zip(first.candidates(), second.candidates(), strict=True)]
+    assert same == [True, False, True]
+
+
 def test_no_checks_at_all_are_passing() -> None:
     assert stand([]) == Standing("passing")
     assert one({**entry(), "Checks": None}).weight == 1

@@ -16,6 +16,7 @@ from lbproxy.discovery.dns.registry import DnsRegistry
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.nameservers import NameServers
 from lbproxy.wire.records import RecordResolver
+from tests.servers.consul import Consul
 from tests.servers.knot import BROKEN_ZONE, ZONE, Knot
 
 WITHIN_S = 10.0
@@ -148,3 +149,28 @@ async def test_a_server_that_was_killed_is_followed_when_it_is_back(knot: Knot) 
     await asyncio.to_thread(knot.start)
     await change(knot, "web", "A", "10.0.0.2")
     assert hosts(await until(registry, lambda answer: True)) == ["10.0.0.2"]
+
+
+@pytest.mark.parametrize("record", ["srv", "a"])
+async def test_consuls_own_dns_is_followed(consul: Consul, record: Record) -> None:
+    consul.register(81)
+    consul.register(82)
+    options = DnsOptions(
+        "_web._tcp.service.consul." if record == "srv" else "web.service.consul.",
+        record,
+        None if record == "srv" else 80,
+        (("127.0.0.1", consul.ports["dns"]),),
+        TTL_S,
+    )
+    resolver = RecordResolver(NameServers(options.servers), options.timeout_s)
+    registry = DnsRegistry(options, resolver, time.monotonic, asyncio.sleep, random.Random(1))
+    if record == "a":
+        assert shown(await registry.next()) == [("127.0.0.1", 80, 0, 1)]
+        return
+    answer = await until(registry, lambda answer: len(answer.candidates) == 2)
+    assert [(each.host, each.port, each.weight) for each in answer.candidates] == [
+        ("127.0.0.1", 81, 1),
+        ("127.0.0.1", 82, 1),
+    ]
+    await asyncio.to_thread(consul.deregister, "web-81")
+    await until(registry, lambda answer: [each.port for each in answer.candidates] == [82])

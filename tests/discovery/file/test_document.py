@@ -115,3 +115,45 @@ def test_a_file_that_was_cut_off_is_never_a_part(endpoints: list[dict[str, objec
     if at < len(whole):
         with pytest.raises(RegistryError):
             parse(whole[:at], "f")
+
+
+TEXT = st.text(st.characters(categories=("L", "N", "P", "Zs")), max_size=8)  # JSON may hold more than YAML
+VALUES = st.none() | st.booleans() | st.integers(-5, 99999) | st.floats() | TEXT
+ENTRY = st.dictionaries(
+    st.sampled_from(["address", "port", "weight", "zone", "metadata", "targets", "labels", "wieght", ""]),
+    VALUES | st.lists(VALUES | st.lists(VALUES, max_size=1), max_size=3) | st.dictionaries(TEXT, VALUES),
+    max_size=4,
+)
+DOCUMENT = st.lists(ENTRY | VALUES | st.lists(VALUES, max_size=2), max_size=5) | VALUES
+
+
+@given(DOCUMENT, st.sampled_from([None, 1]), st.sampled_from(["", "endpoints", "other"]))
+def test_json_says_the_same_to_both_readers(document: object, indent: int | None, key: str) -> None:
+    text = json.dumps({key: document} if key else document, indent=indent, ensure_ascii=False).encode(
+        "utf-8", "replace"
+    )
+    assert outcome(text) == outcome(b" " + text)  # by the space, the quick reader is not asked
+
+
+def outcome(data: bytes) -> object:
+    try:
+        return parse(data, "f")
+    except RegistryError:
+        return "an error"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["a:1", "b:2"] x', '["a:1" "b:2"]', '["a:1",]', '["a:1"', '{"endpoints": ["a:1"]', '{"endpoints": ["a:1"]}]',
+        '{"endpoints": ["a:1"], "endpoints": []}', '[{"address": "a:1", "address": "b:1"}]', '[{"address": "a:1", "x": 1}]',
+        '[{"targets": null}]', '[{"address": "a:1", "metadata": {"a": ["b"]}}]', "[[]]", '[{"weight": 1}]',
+    ],
+)  # fmt: skip
+def test_json_that_is_not_well_is_told_with_its_place(text: str) -> None:
+    assert outcome(text.encode()) == outcome(b" " + text.encode())
+
+
+def test_json_knows_characters_of_two_escapes() -> None:
+    (found,) = parse(rb'[{"address": "a.test:1", "metadata": {"mood": "\ud83d\ude00"}}]', "f")
+    assert found.metadata == {"mood": "\U0001f600"}

@@ -278,9 +278,14 @@ async def test_an_unchanged_file_is_well_and_costs_no_reading(
     os.utime(path, (1_700_000_000, 1_700_000_000))
     registry = FileRegistry(FileOptions(path, 0.01), time.monotonic)
     first = await registry.next()
+    monkeypatch.setattr(module, "WELL_EVERY_S", 0.0)
     monkeypatch.setattr("lbproxy.discovery.file.reading._read", None)
     for _ in range(5):
         assert await registry.next() is first
+    monkeypatch.setattr(module, "WELL_EVERY_S", 30.0)
+    with pytest.raises(TimeoutError):  # it is looked at meanwhile, and there is nothing to say
+        async with asyncio.timeout(0.3):
+            await registry.next()
     await registry.close()
 
 

@@ -4,14 +4,15 @@
  *   driver --pause        a long pause ends nobody whose bytes came in time
  *   driver --busy         a turn with very many sessions is no hang
  *   driver --stall        a thread that hangs is reported and ends the process (it does so with SIGABRT)
+ *   driver --pipes KIB    what pipes may hold, in KiB, where a user may enlarge his by so much in all
  *
  * Compiled with -DFUZZ it is a libFuzzer target: the input is the history's choices. Beside what pretend.h checks it holds the engine to
  * the contract: one Outcome a submit, one Connected before it if it was reached, exact counts, limits never early, an abort that said
  * true ends with its reason, and after the end no descriptor and no session left.
  */
 #define _GNU_SOURCE
-#include "engine.h"
 #include "pretend.h"
+#include "state.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -253,6 +254,55 @@ static void pause_case(void)
     printf("%u pauses\n", heard);
 }
 
+static size_t pipe_quota;
+
+static int resize_within_quota(int fd, int bytes)
+{
+    if (pipe_quota < (size_t)bytes)
+        return -1;
+    pipe_quota -= (size_t)bytes;
+    return pretend_calls.resize_pipe(fd, bytes);
+}
+
+/* Prints the room of 30 pipes as they are opened, and of the same as they are taken again. */
+static void pipes_case(size_t quota)
+{
+    enum { PIPES = 30 };
+    struct engine_options options = {.pipes = PIPES, .last_port = 65535};
+    struct calls calls = pretend_calls;
+    struct pipe *taken[PIPES];
+    calls.resize_pipe = resize_within_quota;
+    pretend_start(1, (const uint8_t *)"", 0);
+    pipe_quota = quota;
+    struct engine *engine = engine_start(&options, &calls);
+    struct thread *thread = engine->thread[0];
+    for (int time = 0; time < 2; time++) {
+        for (int at = 0; at < PIPES; at++) {
+            taken[at] = pipe_take(thread);
+            printf("%zu%c", taken[at]->room / 1024, at == PIPES - 1 ? '\n' : ' ');
+        }
+        if (pipe_take(thread) != NULL)
+            fail_now("more pipes than there may be");
+        for (int at = 0; at < PIPES; at++)
+            pipe_give(thread, taken[at]);
+    }
+    /* One that is closed, because it holds bytes, leaves room for another large one. */
+    struct pipe *pipe = pipe_take(thread);
+    size_t room = pipe->room;
+    pipe->held = 1;
+    pipe_quota += room;
+    pipe_give(thread, pipe);
+    for (int at = 0; at < PIPES; at++)
+        taken[at] = pipe_take(thread);
+    if (taken[PIPES - 1]->room != room)
+        fail_now("what a closed pipe held is not free again");
+    for (int at = 0; at < PIPES; at++)
+        pipe_give(thread, taken[at]);
+    engine_free(engine);
+    if (pretend_open())
+        fail_now("pipes are left open");
+}
+
 static ssize_t endless_recv(int fd, void *to, size_t size, int flags)
 {
     (void)fd, (void)to, (void)size, (void)flags;
@@ -342,6 +392,10 @@ int main(int count, char **arguments)
     }
     if (count != 3)
         return 2;
+    if (strcmp(arguments[1], "--pipes") == 0) {
+        pipes_case(strtoull(arguments[2], NULL, 10) * 1024);
+        return 0;
+    }
     uint64_t first = strtoull(arguments[1], NULL, 10), runs = strtoull(arguments[2], NULL, 10);
     for (uint64_t seed = first; seed < first + runs; seed++) {
         if (getenv("LBPROXY_SEEDS") != NULL)

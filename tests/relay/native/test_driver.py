@@ -34,6 +34,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.timeout(60)  # as long as `run` waits
 def test_random_histories_break_no_invariant(driver: Path) -> None:
     """New ones every time; a failing one is found again with `driver SEED 1` (LBPROXY_SEEDS=1 prints where it stands)."""
     seed = random.SystemRandom().randrange(1 << 40)
@@ -53,6 +54,25 @@ def test_long_pause_ends_nobody_whose_bytes_came_in_time(driver: Path) -> None:
     assert result.returncode == 0, result.stderr
     heard = int(result.stdout.split()[0])
     assert heard > 50
+
+
+@pytest.mark.parametrize(
+    ("quota_kib", "rooms"),
+    [
+        (1 << 30, [1024] * 24 + [128] * 6),
+        (2560 + 2 * 128, [1024, 1024, 512, 256] + [64] * 26),
+        (200, [128] + [64] * 29),
+        (0, [64] * 30),
+    ],
+    ids=["none", "a few", "one", "nothing"],
+)
+def test_pipes_are_as_large_as_the_users_quota_lets_them(
+    driver: Path, quota_kib: int, rooms: list[int]
+) -> None:
+    """Together 24 MiB of large ones; what is refused is asked for again at half the size; large ones are taken first."""
+    result = run(driver, "--pipes", str(quota_kib))
+    assert result.returncode == 0, result.stderr
+    assert [[int(room) for room in line.split()] for line in result.stdout.splitlines()] == [rooms, rooms]
 
 
 def test_turn_with_very_many_sessions_is_no_hang(driver: Path) -> None:

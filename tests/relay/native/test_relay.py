@@ -78,6 +78,22 @@ async def test_bulk_is_spliced_and_chatter_is_copied(rig: Rig) -> None:
     assert thread["pipes_busy"] == 0
 
 
+async def test_reader_that_stalls_after_much_leaves_one_pipe_full(rig: Rig) -> None:
+    """E3: once he has taken 8 MiB, up to 1 MiB is read for him at a time, and never more."""
+    session = rig.open()
+    data = pattern(64 * MIB)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(session.client.send(data[: 16 * MIB]), name="sending")
+        received = group.create_task(session.upstream.receive_exactly(16 * MIB), name="receiving")
+    taken = 16 * MIB + await session.client.fill(data[16 * MIB :])
+    assert 0 < rig.relay.statistics().pending_bytes <= MIB
+    async with asyncio.TaskGroup() as group:
+        rest = group.create_task(session.upstream.receive_exactly(len(data) - 16 * MIB), name="reading")
+        await session.client.send(data[taken:])
+    assert received.result() + rest.result() == data
+    await rig.until(lambda: rig.relay.statistics().pending_bytes == 0)
+
+
 async def test_bulk_is_copied_when_no_pipe_can_be_had(rig: Rig) -> None:
     """G5"""
     session = rig.open()
