@@ -31,6 +31,7 @@ MOST_KEYS: Final = 1_000_000
 LISTS: Final = 3  # tries to read all pages before a compaction takes their revision away
 BATCH: Final = 100  # messages taken at once, of those that are there already
 EARLY_S: Final = 1.0  # a watch that ends younger than this, and empty, did not work
+COMPACTIONS: Final = 3  # as many in a row mean that watching does not work
 
 
 class EtcdRegistry:
@@ -49,6 +50,7 @@ class EtcdRegistry:
         self._listed_at = 0.0
         self._watched_at = 0.0
         self._barren = True  # the present watch has brought nothing yet
+        self._compactions = 0  # of watches that had brought nothing, one after the other
 
     async def next(self) -> Answer:
         try:
@@ -134,7 +136,10 @@ class EtcdRegistry:
         except TimeoutError:
             return await self._look_after(watch, keys)
         except EOFError:
-            return await self._again("the stream ended")
+            if self._barren and self._clock() - self._watched_at < EARLY_S:
+                # It never worked, and the next one would follow at once.
+                raise RegistryError("the watch ended at once and brought nothing") from None
+            return await self._list()
         taken = 0
         while not message.get("canceled"):
             self._take(keys, message)
@@ -143,7 +148,7 @@ class EtcdRegistry:
                 return Answer(keys.candidates, consistent=False)
             message = await watch.next()
         if number(message, "compact_revision"):
-            return await self._again("it was compacted")
+            return await self._after_compaction()
         raise RegistryError(f"the watch was cancelled: {message.get('cancel_reason')}")
 
     def _take(self, keys: Keys, message: Mapping[str, Any]) -> None:
@@ -157,10 +162,11 @@ class EtcdRegistry:
         cluster, revision = self._seen
         self._seen = cluster, max(revision, _where(message.get("header"))[1])
 
-    async def _again(self, why: str) -> Answer:
-        """List again after the end of a watch; but one that never worked is an error, or the next one would follow at once."""
-        if self._barren and self._clock() - self._watched_at < EARLY_S:
-            raise RegistryError(f"the watch brought nothing: {why}")
+    async def _after_compaction(self) -> Answer:
+        self._compactions = self._compactions + 1 if self._barren else 0
+        if self._compactions == COMPACTIONS:
+            self._compactions = 0
+            raise RegistryError("each watch is compacted before it brings anything")
         return await self._list()
 
     async def _look_after(self, watch: Watch, keys: Keys) -> Answer:

@@ -32,7 +32,8 @@ from lbproxy.wire.http import HttpClient
 
 PAGE: Final = 10  # slices, of 100 endpoints each where nothing else is configured: parsing them takes the loop about 2 ms
 MOST_PAGES: Final = 10_000
-LISTS: Final = 3
+LISTS: Final = 3  # tries to read all pages before their version is gone
+GONE: Final = 3  # as many in a row mean that watching does not work
 BATCH: Final = 20  # events taken at once, of those that are there already
 SPREAD: Final = 0.1  # of a watch's length, so that many instances do not come back together
 EARLY_S: Final = 0.5  # a watch that ends younger than this, and empty, did not work
@@ -61,6 +62,7 @@ class KubernetesRegistry:
         self._watched_at = 0.0
         self._lasts_s = 0
         self._barren = True  # the present watch has brought nothing yet
+        self._gone = 0  # how often, without anything in between
 
     async def next(self) -> Answer:
         try:
@@ -68,8 +70,8 @@ class KubernetesRegistry:
                 return await self._list()
             try:
                 return await self._follow(self._slices)
-            except Gone:
-                return await self._list()
+            except Gone as error:
+                return await self._after_gone(error)
         except RegistryError as error:
             self._drop()
             raise self._blamed(error) from error
@@ -100,6 +102,13 @@ class KubernetesRegistry:
         answer = Answer(slices.candidates, regressed=_older(version, self._version))
         self._slices, self._version, self._listed_at = slices, version, self._clock()
         return answer
+
+    async def _after_gone(self, error: Gone) -> Answer:
+        self._gone = self._gone + 1 if self._barren else 0
+        if self._gone == GONE:
+            self._gone = 0
+            raise RegistryError(f"each list is too old for a watch: {error}")
+        return await self._list()
 
     async def _read(self) -> tuple[Slices, str]:
         for _ in range(LISTS - 1):

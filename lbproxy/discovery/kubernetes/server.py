@@ -101,12 +101,7 @@ class ApiServer:
         address = self.address
         secure = address.startswith("https:")
         context: ssl.SSLContext | bool = self._tls.context() if secure else True
-        headers = {"Accept": "application/json"}
-        try:
-            if self._token is not None:
-                headers["Authorization"] = f"Bearer {self._token.reveal()}"
-        except SecretError as error:
-            raise RegistryError(str(error)) from error
+        headers = {"Accept": "application/json", **self._authorization()}
         return await self._http.session.get(
             f"{address}/apis/discovery.k8s.io/v1/namespaces/{quote(self._namespace(), safe='')}/endpointslices",
             params={"labelSelector": f"kubernetes.io/service-name={self._options.service}", **query},
@@ -116,6 +111,17 @@ class ApiServer:
             server_hostname=self._tls.server_name if secure else None,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._options.timeout_s),
         )
+
+    def _authorization(self) -> dict[str, str]:
+        if self._token is None:
+            return {}
+        try:
+            token = self._token.reveal()
+        except SecretError as error:
+            raise RegistryError(str(error)) from error
+        if not token.isascii() or not token.isprintable():
+            raise RegistryError("the token holds what no header can")
+        return {"Authorization": f"Bearer {token}"}
 
     def _namespace(self) -> str:
         if self._options.namespace is not None:

@@ -282,12 +282,14 @@ async def test_a_stream_that_ends_after_it_worked_is_listed_again_without_a_word
         assert hosts(answer) == ["10.0.0.1"]
 
 
-async def test_compaction_of_a_watch_that_never_worked_is_an_error() -> None:
+async def test_watches_that_are_compacted_again_and_again_are_an_error() -> None:
     async with gateway() as server, following(server) as registry:
         compacted = {"result": {"header": HEADER, "canceled": True, "compact_revision": "9"}}
         server.watch = server.streams(line(CREATED), line(compacted))
-        await registry.next()
+        for _ in range(registries.COMPACTIONS):
+            assert (await registry.next()).consistent
         await fails(registry, "compacted")
+        assert (await registry.next()).consistent
 
 
 async def test_a_list_that_is_compacted_between_its_pages_starts_again() -> None:

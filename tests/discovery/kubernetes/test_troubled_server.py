@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from lbproxy.discovery.kubernetes import registry as registries
 from lbproxy.domain.errors import RegistryError
+from lbproxy.wire.secrets import Secret
 from tests.discovery.kubernetes.api_server import (
     api_server,
     refusal,
@@ -156,3 +158,24 @@ async def test_a_slow_server_is_an_error_within_the_time_out(trickle: bool) -> N
                 with pytest.raises(RegistryError, match=r"no full answer within 0\.2 s"):
                     await ask()
         end.set()
+
+
+async def test_lists_that_are_too_old_again_and_again_are_an_error() -> None:
+    async with api_server() as server, following(server) as registry:
+
+        async def gone(request: web.Request) -> web.StreamResponse | None:
+            return refusal(410, "Expired", "too old") if "watch" in request.query else None
+
+        server.disturb = gone
+        for _ in range(registries.GONE):
+            assert (await registry.next()).consistent
+        with pytest.raises(RegistryError, match="too old for a watch"):
+            await registry.next()
+        assert (await registry.next()).consistent
+
+
+@pytest.mark.parametrize("token", ["a\nb", "é", "a\0b"])
+async def test_a_token_that_is_none_is_an_error(token: str) -> None:
+    async with api_server() as server, following(server, token=Secret(value=token)) as registry:
+        with pytest.raises(RegistryError, match="token"):
+            await registry.next()
