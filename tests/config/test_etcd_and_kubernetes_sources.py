@@ -27,8 +27,10 @@ TLS_WRITTEN = (
             EtcdOptions("web:", ("http://10.0.0.1:2379",)),
         ),
         (
-            "type: etcd, prefix: /web/, addresses: ['https://a:2379', 'https://b:2379'], username: me,"
-            f" password: {{file: pw}}, timeout: 1s, resync: 1m, {TLS_WRITTEN}",
+            (
+                "type: etcd, prefix: /web/, addresses: ['https://a:2379', 'https://b:2379'], username: me,"
+                f" password: {{file: pw}}, timeout: 1s, resync: 1m, {TLS_WRITTEN}"
+            ),
             EtcdOptions(
                 *("/web/", ("https://a:2379", "https://b:2379"), "me", Secret(path=Path("pw")), TLS, 1.0),
                 resync_s=60.0,
@@ -37,8 +39,10 @@ TLS_WRITTEN = (
         ("type: kubernetes, service: web", KubernetesOptions("web")),
         ("type: kubernetes, service: web, port: 8080", KubernetesOptions("web", port=8080)),
         (
-            "type: kubernetes, service: web, namespace: shop, port: http, family: ipv6, address: 'https://a:6443',"
-            f" token: {{file: token}}, timeout: 1s, resync: 1m, {TLS_WRITTEN}",
+            (
+                "type: kubernetes, service: web, namespace: shop, port: http, family: ipv6, address: 'https://a:6443',"
+                f" token: {{file: token}}, timeout: 1s, resync: 1m, {TLS_WRITTEN}"
+            ),
             KubernetesOptions(
                 *("web", "shop", "http", "ipv6", "https://a:6443", Secret(path=Path("token")), TLS, 1.0),
                 resync_s=60.0,
