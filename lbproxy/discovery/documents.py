@@ -40,7 +40,7 @@ def read_document(document: object) -> tuple[Candidate, ...]:
         document = document["endpoints"]
     if not isinstance(document, list):
         raise RegistryError(f"{_kind(document)} where a list of endpoints is needed")
-    return tuple(candidate for entry in document for candidate in _read_any(entry))
+    return tuple(candidate for entry in document for candidate in read_any(entry))
 
 
 def read_entry(entry: object) -> Candidate:
@@ -113,8 +113,9 @@ def text_metadata(given: Mapping[Any, Any]) -> Mapping[str, str]:
     )
 
 
-def _read_any(entry: object) -> Iterator[Candidate]:
-    """One entry, or a group of targets."""
+def read_any(entry: object) -> Iterator[Candidate]:
+    """What an item of the list stands for: one endpoint, or those of a group of targets. Raises RegistryError for a group that is
+    none."""
     if not isinstance(entry, Mapping) or "targets" not in entry or "address" in entry:
         yield read_entry(entry)
         return

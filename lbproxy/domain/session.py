@@ -9,6 +9,9 @@ from typing import Final
 class State(Enum):
     """Where a session stands (design 5)."""
 
+    # Every session looks its moves up: Enum's own hash is a Python function (3.11).
+    __hash__ = object.__hash__
+
     ACCEPTED = "accepted"
     ADMITTED = "admitted"
     ROUTED = "routed"
@@ -46,6 +49,8 @@ class Phase(StrEnum):
 
 class EndReason(StrEnum):
     """Why a session ended: who, and what. FIN, RST and time-out are different facts; every session has exactly one."""
+
+    __hash__ = str.__hash__  # as its string's, which it equals; Enum's own is a Python function
 
     CLIENT_EOF = "client_eof"
     UPSTREAM_EOF = "upstream_eof"

@@ -25,11 +25,22 @@ from lbproxy.domain.strategy import Random
 from lbproxy.pool.lease import Exhausted, Lease
 from lbproxy.proxy.admission import Capacity
 from lbproxy.proxy.complaints import Complaints
+from lbproxy.proxy.routing import Route
 from lbproxy.proxy.sessions import Session, SessionTable
-from lbproxy.proxy.sockets import FAMILIES, open_dialing, refuse
-from lbproxy.relay.contract import Connected, Event, Outcome, Relay, RelayOptions, Socket
+from lbproxy.proxy.sockets import FAMILIES, as_socket, open_dialing, refuse
+from lbproxy.relay.contract import Connected, Doorway, Event, Outcome, Relay, RelayOptions, Socket
 
 logger = logging.getLogger(__name__)
+
+_UNIX: Final = socket.AF_UNIX
+# A global is read faster than an enum's member (75 ns in 3.11), and these are read for every session.
+_PICKED, _WAITING, _DIALING, _RELAYING, _ENDED = (
+    State.PICKED,
+    State.WAITING,
+    State.DIALING,
+    State.RELAYING,
+    State.ENDED,
+)
 
 # Before an endpoint is tried a second time by one session (all others have failed it): long enough for a restarting
 # process to listen again, short beside the default budget of 5 s. HAProxy waits min(connect time-out, 1 s).
@@ -69,10 +80,12 @@ class Dialer:
         self._capacity = capacity
         self._apply = apply
         self._relay: Relay | None = None
+        self.doorway: Doorway | None = None
 
     def attach(self, relay: Relay) -> None:
-        """The relay is made with `on_events` as its callback, so it comes after the dialer."""
+        """The relay is made with `on_events` as its callback, so it comes after the dialer, and before any listener."""
         self._relay = relay
+        self.doorway = relay.doorway
 
     # -- from the listener
 
@@ -85,6 +98,48 @@ class Dialer:
         except Exception:  # noqa: BLE001 - the wall around a session
             self._crashed(session, client)
 
+    def launch(self, session: Session, client: int, family: int) -> None:
+        """As `begin`, for a client that is a plain descriptor: through the doorway, and on as `begin` does where that fails."""
+        self._capacity.take()
+        self.sessions.add(session)
+        held: Socket | None = None
+        try:
+            doorway, route = self.doorway, session.route
+            assert doorway is not None
+            lease = route.pool.acquire(session.context)
+            if not isinstance(lease, Lease):
+                held = as_socket(client, family)
+                self._no_endpoint(session, held, lease)
+                return
+            session.lease = lease
+            session.attempts = 1
+            session.move(_PICKED)
+            plan = route.plan(lease.endpoint, doorway)
+            if plan is None:
+                held = as_socket(client, family)
+                if not self._connect(session, held, lease):
+                    self._dial(session, held)
+                return
+            try:
+                failure = doorway.launch(session.id, client, plan, client_unix=family == _UNIX)
+            except OSError as error:
+                failure = error.errno or 0
+                cause = self._local_fault(route, error)
+            else:
+                if not failure:
+                    client = -1  # the relay's
+                    session.move(_DIALING)
+                    return
+                cause = dial_cause(failure, lease.address.family)
+            session.move(_DIALING)
+            held = as_socket(client, family)
+            if self._try_again(session, held, cause, failure):
+                self._dial(session, held)
+        except Exception:  # noqa: BLE001 - the wall around a session
+            if held is None and client != -1:
+                held = as_socket(client, family)
+            self._crashed(session, held)
+
     def turn_down(
         self, session: Session, client: Socket, reason: EndReason, phase: Phase, error: int
     ) -> None:
@@ -94,42 +149,51 @@ class Dialer:
         self._fail(session, client, reason, phase, error)
 
     def _dial(self, session: Session, client: Socket) -> None:
-        route = session.route
-        pool = route.pool
+        pool = session.route.pool
         while True:
             lease = pool.acquire(session.context)
-            if isinstance(lease, Exhausted):
+            if not isinstance(lease, Lease):
                 self._no_endpoint(session, client, lease)
                 return
-            session.lease = lease
-            session.attempts += 1
-            session.move(State.PICKED)
-            endpoint = lease.endpoint
-            address = lease.address
-            try:
-                upstream = open_dialing(FAMILIES[address.family], route.leg_options, route.connect)
-            except OSError as error:
-                failure = error.errno or 0
-                cause = local_cause(failure)
-                if cause.reason is EndReason.INTERNAL_ERROR:
-                    message = f"upstream {route.upstream}: cannot make a socket to dial from: {error}"
-                    self.complaints.say(logging.ERROR, f"socket {route.upstream}", message, self._now())
-            else:
-                target = endpoint.sockaddr if address is endpoint.address else sockaddr(address)
-                try:
-                    failure = upstream.connect_ex(target)
-                except OSError as error:  # an IPv6 zone whose interface is gone is not even an address
-                    logger.debug("upstream %s: %s: %s", route.upstream, address, error)
-                    failure = errno.ENETUNREACH
-                if failure in {0, errno.EINPROGRESS}:
-                    session.move(State.DIALING)
-                    self._submit(session, client, upstream, endpoint)
-                    return
-                upstream.close()
-                cause = dial_cause(failure, address.family)
-            session.move(State.DIALING)
-            if not self._try_again(session, client, cause, failure):
+            self._picked(session, lease)
+            if self._connect(session, client, lease):
                 return
+
+    def _picked(self, session: Session, lease: Lease) -> None:
+        session.lease = lease
+        session.attempts += 1
+        session.move(_PICKED)
+
+    def _connect(self, session: Session, client: Socket, lease: Lease) -> bool:
+        """True when the relay has taken over, or the session has ended; False: pick once more."""
+        route, endpoint, address = session.route, lease.endpoint, lease.address
+        try:
+            upstream = open_dialing(FAMILIES[address.family], route.leg_options, route.connect)
+        except OSError as error:
+            failure = error.errno or 0
+            cause = self._local_fault(route, error)
+        else:
+            target = endpoint.sockaddr if address is endpoint.address else sockaddr(address)
+            try:
+                failure = upstream.connect_ex(target)
+            except OSError as error:  # an IPv6 zone whose interface is gone is not even an address
+                logger.debug("upstream %s: %s: %s", route.upstream, address, error)
+                failure = errno.ENETUNREACH
+            if failure in {0, errno.EINPROGRESS}:
+                session.move(_DIALING)
+                self._submit(session, client, upstream, endpoint)
+                return True
+            upstream.close()
+            cause = dial_cause(failure, address.family)
+        session.move(_DIALING)
+        return not self._try_again(session, client, cause, failure)
+
+    def _local_fault(self, route: Route, error: OSError) -> DialCause:
+        cause = local_cause(error.errno or 0)
+        if cause.reason is EndReason.INTERNAL_ERROR:
+            message = f"upstream {route.upstream}: cannot make a socket to dial from: {error}"
+            self.complaints.say(logging.ERROR, f"socket {route.upstream}", message, self._now())
+        return cause
 
     def _submit(self, session: Session, client: Socket, upstream: Socket, endpoint: Endpoint) -> None:
         assert self._relay is not None
@@ -165,7 +229,7 @@ class Dialer:
                 return
             session.client = client
             session.context.tried = ()
-            session.move(State.WAITING)
+            session.move(_WAITING)
             session.pause = self._loop.call_later(pause_s, self._resume, session)
         else:
             self._fail(session, client, EndReason.NO_ENDPOINT, Phase.ROUTE, 0)
@@ -212,17 +276,21 @@ class Dialer:
 
     def on_events(self, events: Sequence[Event]) -> None:
         """The relay's callback. A defect in one session ends that session alone."""
+        now, find = self._now(), self.sessions.get
         for event in events:
-            session = self.sessions.get(event.session)
+            session = find(event.session)
             if session is None:
                 logger.error("relay event for unknown session %d", event.session)
                 continue
             try:
-                if type(event) is Connected:
-                    self._connected(session, event.connect_s)
+                if isinstance(event, Connected):
+                    self._connected(session, event.connect_s, now)
+                elif event.client is not None:
+                    self._given_back(session, event, event.client)
                 else:
-                    assert isinstance(event, Outcome)
-                    self._outcome(session, event)
+                    if event.connect_s is not None and session.state is _DIALING:
+                        self._connected(session, event.connect_s, now)  # told in one event
+                    self._end(session, event, now)
             except Exception:
                 if isinstance(event, Outcome):
                     self._crashed(session, event.client)
@@ -230,19 +298,15 @@ class Dialer:
                     logger.exception("session %d failed once connected", session.id)
                     self.abort(session, EndReason.INTERNAL_ERROR, reset=True)
 
-    def _connected(self, session: Session, connect_s: float) -> None:
+    def _connected(self, session: Session, connect_s: float, now: float) -> None:
         lease = session.lease
         assert lease is not None
-        session.move(State.RELAYING)
-        effects = session.route.pool.connected(lease.endpoint, connect_s, self._now())
+        session.move(_RELAYING)
+        effects = session.route.pool.connected(lease.endpoint, connect_s, now)
         if effects:
             self._apply(effects)
 
-    def _outcome(self, session: Session, outcome: Outcome) -> None:
-        client = outcome.client
-        if client is None:
-            self._end(session, outcome)
-            return
+    def _given_back(self, session: Session, outcome: Outcome, client: Socket) -> None:
         if session.doomed is not None:
             self._fail(session, client, session.doomed, Phase.CONNECT, outcome.errno)
             return
@@ -280,15 +344,16 @@ class Dialer:
         logger.exception("session %d failed", session.id)  # noqa: LOG004 - its callers are except clauses
         if client is not None and client.fileno() != -1:
             refuse(client, reset=True)
-            self._end(session, self._local_outcome(session, EndReason.INTERNAL_ERROR, Phase.ROUTE, 0))
+            self._end_here(session, EndReason.INTERNAL_ERROR, Phase.ROUTE, 0)
 
     def _fail(self, session: Session, client: Socket, reason: EndReason, phase: Phase, error: int) -> None:
         refuse(client, reset=session.owner.reset_on_failure)
-        self._end(session, self._local_outcome(session, reason, phase, error))
+        self._end_here(session, reason, phase, error)
 
-    def _local_outcome(self, session: Session, reason: EndReason, phase: Phase, error: int) -> Outcome:
-        total_s = self._now() - session.started
-        return Outcome(session.id, reason, phase, 0, 0, None, None, total_s, error, None)
+    def _end_here(self, session: Session, reason: EndReason, phase: Phase, error: int) -> None:
+        now = self._now()
+        outcome = Outcome(session.id, reason, phase, 0, 0, None, None, now - session.started, error, None)
+        self._end(session, outcome, now)
 
     def _forget_dial(self, session: Session) -> None:
         if session.dialled_from is not None:
@@ -297,17 +362,17 @@ class Dialer:
                 del self.own_dials[session.dialled_from]
             session.dialled_from = None
 
-    def _end(self, session: Session, outcome: Outcome) -> None:
-        if self.sessions.get(session.id) is not session:
+    def _end(self, session: Session, outcome: Outcome, now: float) -> None:
+        if not self.sessions.remove(session):
             return  # the wall met a session that had ended before the defect
-        session.move(State.ENDED)
+        session.move(_ENDED)
         route = session.route
-        self.sessions.remove(session)
-        self._forget_dial(session)
+        if session.dialled_from is not None:
+            self._forget_dial(session)
         route.ended[outcome.reason] += 1
         # Counted from the accept, not from the last submit.
-        outcome.total_s = self._now() - session.started
-        route.duration.observe(outcome.total_s)
+        outcome.total_s = total_s = now - session.started
+        route.duration.observe(total_s)
         lease = session.lease
         if lease is not None:
             lease.release()

@@ -21,7 +21,14 @@ from lbproxy.proxy.dialing import Dialer
 from lbproxy.proxy.options import ListenerOptions
 from lbproxy.proxy.routing import Route, is_mapped, original_destination
 from lbproxy.proxy.sessions import Session
-from lbproxy.proxy.sockets import bound_address, close_listening, listening_options, refuse, set_options
+from lbproxy.proxy.sockets import (
+    as_socket,
+    bound_address,
+    close_listening,
+    listening_options,
+    refuse,
+    set_options,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +56,9 @@ _PASSING: Final = frozenset(
         errno.EPERM,
     }
 )
+
+
+_Peer = tuple[str, int] | tuple[str, int, int, int] | str | bytes
 
 
 class Listener:
@@ -115,7 +125,8 @@ class Listener:
     # -- accepting
 
     def _watch(self, listening: _socket.socket) -> None:
-        self._loop.add_reader(listening.fileno(), self._on_readable, listening)
+        on_readable = self._on_readable if self._dialer.doorway is None else self._on_arrivals
+        self._loop.add_reader(listening.fileno(), on_readable, listening)
 
     def _pause(self) -> None:
         if self._listening:
@@ -149,7 +160,49 @@ class Listener:
                 self._overloaded(error)
                 return
             self.accepted += 1
-            self._admit(_socket.socket(family, socket.SOCK_STREAM, 0, fd), peer)
+            self._accepted(fd, family, peer)
+
+    def _on_arrivals(self, listening: _socket.socket) -> None:
+        """As `_on_readable`, through the relay's doorway."""
+        capacity, doorway, family = self._capacity, self._dialer.doorway, listening.family
+        limit = self.options.max_connections
+        room = min(ACCEPT_BATCH, limit - self.active, capacity.limit - capacity.active)
+        if room > 0:
+            assert doorway is not None
+            try:
+                arrivals = doorway.accept(listening.fileno(), room)
+            except OSError as error:
+                if error.errno not in _PASSING:
+                    self._overloaded(error)
+                return
+            self.accepted += len(arrivals)
+            now = self._dialer.clock()
+            for fd, host, port, gone in arrivals:
+                self._let_in(fd, family, host, port, gone, now)
+            doorway.flush()
+        if self.active >= limit or capacity.active >= capacity.limit:
+            self._wait_for_room()
+
+    def _let_in(self, fd: int, family: int, host: str, port: int, gone: int, now: float) -> None:
+        """Take over an arrival: the short way of a client that nothing is wrong with, and the wall around it."""
+        session: Session | None = None
+        try:
+            if host.startswith("::ffff:") and is_mapped(host):
+                host = host[7:]
+            welcome = self._rules.open_to_all or not host or self._rules.admits(host)
+            dialer = self._dialer
+            if welcome and not gone and not self.route.transparent:
+                context = Context(now, dialer.rng, host)
+                session = Session(dialer.sessions.next_id(), self, self.route, host, port, context)
+                self.active += 1
+        except Exception:
+            logger.exception("listener %s: a connection could not be admitted", self.name)
+            as_socket(fd, family).close()
+            return
+        if session is not None:
+            dialer.launch(session, fd, family)
+        else:
+            self._admit(as_socket(fd, family), host, port, gone)
 
     def _wait_for_room(self) -> None:
         """Let the kernel queue what comes until a session has ended, here or (for the process's limit) anywhere."""
@@ -181,27 +234,26 @@ class Listener:
         self._overload = None
         self._resume()
 
-    def _admit(
-        self, client: _socket.socket, peer: tuple[str, int] | tuple[str, int, int, int] | str | bytes
-    ) -> None:
+    def _accepted(self, fd: int, family: int, peer: _Peer) -> None:
+        """Take over what `accept` gave."""
+        client = as_socket(fd, family)
+        client.setblocking(False)
+        host, port = peer[:2] if isinstance(peer, tuple) else ("", 0)
+        # A client that was reset in the backlog is still handed out by accept; it must not cost an upstream connection.
+        self._admit(client, host, port, client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _admit(self, client: _socket.socket, host: str, port: int, gone: int) -> None:
         """Take over an accepted socket. The wall of the accept path: what goes wrong here concerns one client."""
         try:
-            client.setblocking(False)
-            if isinstance(peer, tuple):
-                host, port = peer[0], peer[1]
-                if host.startswith("::ffff:") and is_mapped(host):
-                    host = host[7:]
-                if not self._rules.open_to_all and not self._rules.admits(host):
-                    self._turn_away(client, Rejection.ACL)
-                    return
-            else:
-                host, port = "", 0
+            if host.startswith("::ffff:") and is_mapped(host):
+                host = host[7:]
+            if host and not self._rules.open_to_all and not self._rules.admits(host):
+                self._turn_away(client, Rejection.ACL)
+                return
             dialer = self._dialer
             now = dialer.clock()
             context = Context(now, dialer.rng, host)
             session = Session(dialer.sessions.next_id(), self, self.route, host, port, context)
-            # A client that was reset in the backlog is still handed out by accept; it must not cost an upstream connection.
-            gone = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             lost = self.route.transparent and not gone and not self._has_destination(context, client, port)
             self.active += 1
         except Exception:
@@ -279,4 +331,4 @@ class Listener:
                     continue
                 return
             self.accepted += 1
-            self._admit(_socket.socket(listening.family, socket.SOCK_STREAM, 0, fd), peer)
+            self._accepted(fd, listening.family, peer)

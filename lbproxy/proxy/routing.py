@@ -12,8 +12,8 @@ from lbproxy.domain.histogram import DURATION_BOUNDS_S, Histogram
 from lbproxy.domain.session import EndReason
 from lbproxy.pool.pool import Pool
 from lbproxy.proxy.options import ConnectOptions, TcpOptions, Timeouts
-from lbproxy.proxy.sockets import leg_options
-from lbproxy.relay.contract import RelayOptions, Socket
+from lbproxy.proxy.sockets import FAMILIES, dialing_options, keepalive, leg_options
+from lbproxy.relay.contract import Dial, Doorway, Plan, RelayOptions, Socket
 
 _SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h, and IP6T_SO_ORIGINAL_DST
 
@@ -26,7 +26,9 @@ class Route:
     """Counters live as long as the process; what a reload may change is set by `configure`."""
 
     __slots__ = (
+        "_keepalive",
         "_options",
+        "_plans",
         "connect",
         "duration",
         "ended",
@@ -51,8 +53,10 @@ class Route:
         self.timeouts = timeouts
         self.connect = connect
         self.leg_options = leg_options(tcp)
+        self._keepalive = keepalive(tcp)
         self.transparent = self.pool.options.kind == "original_dst"
         self._options: dict[int, RelayOptions] = {}
+        self._plans: dict[int, tuple[Endpoint, Plan | None]] = {}
 
     def relay_options(self, endpoint: Endpoint) -> RelayOptions:
         """The limits of a session's first dial: the same object for every session of an endpoint."""
@@ -61,6 +65,23 @@ class Route:
             options = self.retry_options(endpoint, self.connect.budget_s)
             self._options[endpoint.slot] = options
         return options
+
+    def plan(self, endpoint: Endpoint, doorway: Doorway) -> Plan | None:
+        """How a session's first dial to this endpoint is launched; None if it takes more than a doorway can do."""
+        # A slot is used again once its endpoint is forgotten.
+        known = self._plans.get(endpoint.slot)
+        if known is None or known[0] is not endpoint:
+            known = self._plans[endpoint.slot] = (endpoint, self._prepare(endpoint, doorway))
+        return known[1]
+
+    def _prepare(self, endpoint: Endpoint, doorway: Doorway) -> Plan | None:
+        address = endpoint.address
+        family = FAMILIES[address.family]
+        options = dialing_options(family, self.leg_options, self.connect)
+        # What a zone means, the socket layer looks up at each connect: interfaces come and go.
+        if self.transparent or options is None or (address.family == "inet6" and "%" in address.host):
+            return None
+        return doorway.prepare(Dial(family, endpoint.sockaddr, options, self.relay_options(endpoint)))
 
     def retry_options(self, endpoint: Endpoint, budget_left_s: float) -> RelayOptions:
         """The limits of a later dial, with what is left of the budget."""
@@ -71,6 +92,7 @@ class Route:
             max_duration_ms=_ms(self.timeouts.max_duration_s),
             slot=endpoint.slot,
             urgent_inline=True,
+            keepalive=self._keepalive,
         )
 
 

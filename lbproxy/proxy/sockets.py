@@ -15,6 +15,7 @@ from typing import Final
 
 from lbproxy.domain.address import Address, sockaddr
 from lbproxy.proxy.options import ConnectOptions, TcpOptions
+from lbproxy.relay.contract import Keepalive
 
 FAMILIES: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 _RESET: Final = b"\x01\0\0\0\0\0\0\0"  # struct linger {1, 0}
@@ -34,8 +35,16 @@ _FIRST_WINDOW: Final = (
 SocketOption = tuple[int, int, int]
 
 
+def keepalive(tcp: TcpOptions) -> Keepalive | None:
+    """A dead peer is found after `keepalive_s` plus six probes a sixth of it apart."""
+    if tcp.keepalive_s is None:
+        return None
+    idle_s = max(1, round(tcp.keepalive_s))
+    return Keepalive(idle_s, max(1, idle_s // _KEEPALIVE_PROBES), _KEEPALIVE_PROBES)
+
+
 def leg_options(tcp: TcpOptions) -> tuple[SocketOption, ...]:
-    """The setsockopt triples of a TCP leg. A dead peer is found after keepalive plus six probes a sixth of it apart.
+    """The setsockopt triples of a TCP leg, but for its keepalive: the relay sets that of the upstream leg.
 
     Urgent bytes stay in the stream: the relay is told so (`urgent_inline`), and need not ask for it socket by socket.
     """
@@ -43,14 +52,6 @@ def leg_options(tcp: TcpOptions) -> tuple[SocketOption, ...]:
         (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
     ]
-    if tcp.keepalive_s is not None:
-        idle_s = max(1, round(tcp.keepalive_s))
-        options += [
-            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s),
-            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle_s // _KEEPALIVE_PROBES)),
-            (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES),
-        ]
     if tcp.user_timeout_s is not None:
         options.append(
             (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(tcp.user_timeout_s * 1000)))
@@ -65,14 +66,22 @@ def leg_options(tcp: TcpOptions) -> tuple[SocketOption, ...]:
 
 
 def listening_options(tcp: TcpOptions) -> tuple[SocketOption, ...]:
-    """As `leg_options`, and back to the kernel's own where nothing is set: the socket may carry what was set before. (A buffer's
-    size cannot be taken back.)"""
+    """As `leg_options`, with the keepalive, and back to the kernel's own where nothing is set: the socket may carry what was set
+    before. (A buffer's size cannot be taken back.)"""
     reset = [
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0),
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0),
         (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0),
     ]
     wanted = leg_options(tcp)
+    kept = keepalive(tcp)
+    if kept is not None:
+        wanted += (
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, kept.idle_s),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, kept.interval_s),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, kept.probes),
+        )
     named = {option[:2] for option in wanted}
     return (*(option for option in reset if option[:2] not in named), *wanted)
 
@@ -192,6 +201,23 @@ def open_dialing(family: int, options: tuple[SocketOption, ...], connect: Connec
         dialing.close()
         raise
     return dialing
+
+
+def dialing_options(
+    family: int, options: tuple[SocketOption, ...], connect: ConnectOptions
+) -> tuple[SocketOption, ...] | None:
+    """All that `open_dialing` does to a new socket, if options are all it takes; else None."""
+    if family == socket.AF_UNIX:
+        return ()
+    if connect.source is not None:
+        return None
+    mark = () if connect.mark is None else ((socket.SOL_SOCKET, socket.SO_MARK, connect.mark),)
+    return (*options, *_FIRST_WINDOW, *mark)
+
+
+def as_socket(fd: int, family: int) -> _socket.socket:
+    """A stream socket's object, which owns the descriptor from now on."""
+    return _socket.socket(family, socket.SOCK_STREAM, 0, fd)
 
 
 def refuse(client: _socket.socket, *, reset: bool) -> None:

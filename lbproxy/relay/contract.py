@@ -7,7 +7,7 @@ Every implementation passes the same conformance suite. In words:
 - Zero bytes are read from the client before the upstream is connected. A failed connect gives the client socket back in its
   `Outcome`, untouched, so that another endpoint can be tried.
 - Events come in batches on the event loop, never from within `submit` or `abort`. Exactly one `Outcome` a submit; one `Connected`
-  before it if the upstream was reached (both may come in one batch).
+  in an earlier batch if the upstream was reached, or in the same one, or none there: an Outcome's `connect_s` says it, too.
 - Bytes are counted live in the submit's counter slot.
 - All methods are called on the event loop's thread.
 """
@@ -17,12 +17,27 @@ from __future__ import annotations
 import _socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, NewType, Protocol
 
+from lbproxy.domain.address import SockAddress
 from lbproxy.domain.session import EndReason, Phase
 
 Socket = _socket.socket
 """A raw, non-blocking stream socket. Not `socket.socket`: its Python layer costs a microsecond and buys nothing here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """Seconds without a byte before the first probe, seconds between probes, and after how many without an answer it is over."""
+
+    idle_s: int
+    interval_s: int
+    probes: int
+
+
+KEEPALIVE_AFTER_MS: Final = 1000
+"""How long an upstream has been connected when its keepalive is set. It says nothing before `idle_s` (at least a second) anyway, and
+four system calls are a good part of what a short session costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,8 @@ class RelayOptions:
     first_bytes: bytes = b""  # written to the upstream before anything of the client's
     # The caller has set SO_OOBINLINE on both sockets (a listening socket passes it on); else the relay sets it, at two system calls.
     urgent_inline: bool = False
+    # Set on a TCP upstream once it has been connected for `KEEPALIVE_AFTER_MS`. None leaves the socket as the caller made it.
+    keepalive: Keepalive | None = None
 
 
 @dataclass(slots=True)
@@ -106,10 +123,56 @@ class RelayStatistics:
     yields: int  # times a busy session gave way to the others
 
 
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """How one endpoint is dialled, and what holds for the sessions on it: the same for all of them. `family` is an AF_ number,
+    `target` what `connect` takes, with an IP literal without a zone. `socket_options` (level, name, value) are set before the connect
+    and keep urgent bytes inline; `options` has no `first_bytes`."""
+
+    family: int
+    target: SockAddress
+    socket_options: tuple[tuple[int, int, int], ...]
+    options: RelayOptions
+
+
+Plan = NewType("Plan", object)
+"""A `Dial` as the doorway that prepared it wants it."""
+
+Arrival = tuple[int, str, int, int]
+"""A client that was accepted: its descriptor (non-blocking, the taker's from now on), its address ("" on a unix socket) and port, and
+the errno pending on it, 0 if it is well. IPv4 clients of an IPv6 socket are spelled as the kernel does."""
+
+
+class Doorway(Protocol):
+    """What a relay may offer beside `submit`: the plain way of a session, by descriptors, without an object a socket."""
+
+    def accept(self, listening: int, most: int) -> Sequence[Arrival]:
+        """Clients that wait on a listening socket, at most `most` and never more than some dozens; fewer than asked for says nothing.
+
+        Raises OSError when the first accept fails otherwise than for want of clients.
+        """
+
+    def prepare(self, dial: Dial) -> Plan: ...
+
+    def launch(self, session: int, client: int, plan: Plan, *, client_unix: bool) -> int:
+        """Dial, and submit both sockets: 0, or the errno of a connect that failed at once.
+
+        From a 0 on the relay owns `client`, as by `Relay.submit`; else it stays with the caller. Raises OSError where no
+        packet has left: no socket, an option refused, or the submit was.
+        """
+
+    def flush(self) -> None:
+        """Get to work on what was launched: once for many, before the caller returns to the event loop."""
+
+
 class Relay(Protocol):
     """Made with an `EventsCallback`; alive until `close`."""
 
     name: str
+
+    @property
+    def doorway(self) -> Doorway | None:
+        """None where sessions come by `submit` alone."""
 
     def open_slot(self) -> int:
         """A counter slot, both counts 0. Slots are few (one an endpoint) and reused after `close_slot`."""

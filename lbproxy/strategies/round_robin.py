@@ -97,9 +97,15 @@ class RoundRobin:
         tried = context.tried
         if (limit is not None and endpoint.active >= limit) or (tried and endpoint in tried):
             return self._search(context)
-        queue.popleft()
-        self._requeue(queue, turn)
         self._picks += 1
+        base = turn.base - self._total
+        last = queue[-1]
+        if last is turn or last.base > base or (last.base == base and last.index < turn.index):
+            turn.base = base
+            queue.rotate(-1)  # as `_requeue` nearly always does it
+        else:
+            queue.popleft()
+            self._requeue(queue, turn)
         return endpoint
 
     def acquired(self, endpoint: Endpoint) -> None:

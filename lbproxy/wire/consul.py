@@ -12,6 +12,7 @@ import asyncio
 import codecs
 import json
 import math
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ ANSWER_WITHIN_S: Final = 10.0
 BODY_WITHIN_S: Final = 15.0
 """How long a body may take once its head has come. Blocking is over by then: an agent that trickles is in trouble."""
 _SHOWN: Final = 200  # of an error's text
+_INDEX: Final = re.compile("-?[0-9]{1,20}")
 
 
 class ConsulRefused(RegistryError):
@@ -64,7 +66,7 @@ class ConsulReply:
         given = self.headers.get("X-Consul-Index")
         if given is None:
             return None
-        if not given.isascii() or not given.lstrip("-").isdigit() or len(given) > 20:
+        if not _INDEX.fullmatch(given):
             raise RegistryError(f"consul: X-Consul-Index is no number: {given[:40]!r}")
         return max(1, int(given))
 
@@ -237,37 +239,33 @@ class _Transport(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul tel
             url = self._url(path, params, index, wait_s)
             # The agent adds up to a sixteenth to a wait, so that many watches do not return at once.
             async with asyncio.timeout(waits_s * 17 / 16 + ANSWER_WITHIN_S) as limit:
-                return await self._exchange(method, url, data, allow_404, repeatable, limit)
+                reply = await self._exchange(method, url, data, repeatable, limit)
         except TimeoutError as error:
             raise RegistryError(f"{self._where(path)}: no answer in time") from error
         except (aiohttp.ClientError, OSError, SecretError, ValueError) as error:
             raise RegistryError(f"{self._where(path)}: {_reason(error)}") from error
+        if reply.status == 200 or (reply.status == 404 and allow_404):
+            return reply
+        said = " ".join(reply.text[:_SHOWN].split())
+        detail = f"{self._where(path)}: {reply.status}{f' {said}' if said else ''}"
+        raise ConsulRefused(detail, reply.status, said, retry_after_s=_retry_after_s(reply.headers))
 
     async def _exchange(
-        self,
-        method: str,
-        url: URL,
-        data: bytes | None,
-        allow_404: bool,
-        repeatable: bool,
-        limit: asyncio.Timeout,
+        self, method: str, url: URL, data: bytes | None, repeatable: bool, limit: asyncio.Timeout
     ) -> ConsulReply:
         more: dict[str, Any] = {}
         if not repeatable:
             more["middlewares"] = (_once,)
         if self._tls is not None:
-            more |= {"ssl": self._tls.context(), "server_hostname": self._tls.server_name}
+            # In a thread: to read a system's authorities takes tens of milliseconds.
+            context = await asyncio.to_thread(self._tls.context)
+            more |= {"ssl": context, "server_hostname": self._tls.server_name}
         async with self._session().request(
             method, url, data=data, headers=self._headers(), allow_redirects=False, timeout=_NO_TOTAL, **more
         ) as response:
             limit.reschedule(asyncio.get_running_loop().time() + BODY_WITHIN_S)
             text, digest = await _read(response)
-        status = response.status
-        if status == 200 or (status == 404 and allow_404):
-            return ConsulReply(status, response.headers, text, digest)
-        said = " ".join(text[:_SHOWN].split())
-        detail = f"{self._where(url.raw_path)}: {status}{f' {said}' if said else ''}"
-        raise ConsulRefused(detail, status, said, retry_after_s=_retry_after_s(response.headers))
+        return ConsulReply(response.status, response.headers, text, digest)
 
     def _url(self, path: str, params: Params | None, index: int, wait_s: float) -> URL:
         access = self._access

@@ -22,11 +22,12 @@ from lbproxy.proxy.options import ConnectOptions, ListenerOptions
 from lbproxy.proxy.routing import Route
 from lbproxy.proxy.sessions import Session
 from lbproxy.proxy.sockets import open_listening
-from lbproxy.relay.aio.relay import AsyncioRelay
-from lbproxy.relay.contract import Outcome
+from lbproxy.relay.contract import Outcome, Relay
 from lbproxy.strategies.registry import make
+from tests.relay.implementations import IMPLEMENTATIONS
 
 WITHIN_S = 10.0
+relay_kind = "asyncio"  # which relay a rig gets; conftest.py runs every test once with each
 LOOPBACK = ip_address("127.0.0.1", 0)
 
 
@@ -53,7 +54,7 @@ class Rig:
         self._told = asyncio.Event()
         self.capacity = Capacity(limit)
         self.dialer = Dialer(loop, self.capacity, random.Random(1), self.apply, self._log)
-        self.relay = AsyncioRelay(loop, self.dialer.on_events)
+        self.relay: Relay = IMPLEMENTATIONS[relay_kind](loop, self.dialer.on_events)
         self.dialer.attach(self.relay)
         self.pool = Pool(PoolOptions("up"), lambda options: make(options.type, options.choices))
         self.listener = Listener(loop, self.capacity, self.dialer, "in")

@@ -16,7 +16,7 @@ import pytest
 from lbproxy.domain.address import ip_address, unix_address
 from lbproxy.domain.session import EndReason, Phase, Rejection
 from lbproxy.proxy.options import ListenerOptions, TcpOptions
-from tests.proxy.rig import address_of, listening_socket, peers, receive, receive_all, running
+from tests.proxy.rig import Rig, address_of, listening_socket, peers, receive, receive_all, running
 
 pytestmark = pytest.mark.both_loops
 
@@ -159,20 +159,34 @@ async def test_a_client_reset_in_the_backlog_costs_no_upstream_connection() -> N
 
 
 class Accepting:
-    """Stands in for a listening socket: fails as scripted, then accepts for real."""
+    """Stands in for what accepts, a listening socket or a doorway: fails as scripted, then accepts for real."""
 
-    def __init__(self, real: socket.socket, errors: list[int]) -> None:
+    def __init__(self, real: object, errors: list[int]) -> None:
         self.real = real
         self.errors = errors
-        self.family = real.family
 
     def _accept(self) -> object:
+        self._fail()
+        return self.real._accept()  # type: ignore[attr-defined]
+
+    def accept(self, listening: int, most: int) -> object:
+        self._fail()
+        return self.real.accept(listening, most)  # type: ignore[attr-defined]
+
+    def _fail(self) -> None:
         if self.errors:
             raise OSError(self.errors.pop(0), "scripted")
-        return self.real._accept()  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.real, name)
+
+
+def accept_badly(rig: Rig, errors: list[int]) -> None:
+    if rig.dialer.doorway is not None:
+        rig.dialer.doorway = Accepting(rig.dialer.doorway, errors)  # type: ignore[assignment]
+        return
+    [bind] = rig.listener.sockets
+    rig.listener.add(bind, Accepting(rig.listener.hand_over(bind), errors))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
@@ -181,9 +195,7 @@ async def test_overload_pauses_accepting_is_counted_and_passes(error: int) -> No
     loop = asyncio.get_running_loop()
     async with peers(b"a") as up, running() as rig:
         rig.start([address_of(up[b"a"].listening)])
-        [bind] = rig.listener.sockets
-        real = rig.listener.hand_over(bind)
-        rig.listener.add(bind, Accepting(real, [error, error]))  # type: ignore[arg-type]
+        accept_badly(rig, [error, error])
         with rig.connect() as client:
             assert await receive(loop, client, 1) == b"a"
         assert rig.listener.accept_pauses == 2
@@ -195,9 +207,7 @@ async def test_passing_accept_errors_are_ignored(error: int) -> None:
     loop = asyncio.get_running_loop()
     async with peers(b"a") as up, running() as rig:
         rig.start([address_of(up[b"a"].listening)])
-        [bind] = rig.listener.sockets
-        real = rig.listener.hand_over(bind)
-        rig.listener.add(bind, Accepting(real, [error] * 3))  # type: ignore[arg-type]
+        accept_badly(rig, [error] * 3)
         with rig.connect() as client:
             assert await receive(loop, client, 1) == b"a"
         assert rig.listener.accept_pauses == 0

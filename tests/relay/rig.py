@@ -18,6 +18,7 @@ from lbproxy.relay.contract import (
     Connected,
     Event,
     EventsCallback,
+    Keepalive,
     Outcome,
     Relay,
     RelayOptions,
@@ -144,16 +145,20 @@ class Rig:
         self._opened.append(peer)
         return peer
 
-    def submit(self, client: Socket, upstream: Socket, **limits: int | bytes) -> int:
+    def submit(self, client: Socket, upstream: Socket, **limits: int | bytes | Keepalive) -> int:
         number = next(self._numbers)
         self.relay.submit(number, client, upstream, self.limits(**limits))
         return number
 
-    def limits(self, **limits: int | bytes) -> RelayOptions:
+    def limits(self, **limits: int | bytes | Keepalive) -> RelayOptions:
         return replace(self.options, **limits)  # type: ignore[arg-type]
 
     def open(
-        self, legs: Legs = TCP, *, tune: Callable[[socket.socket], None] | None = None, **limits: int | bytes
+        self,
+        legs: Legs = TCP,
+        *,
+        tune: Callable[[socket.socket], None] | None = None,
+        **limits: int | bytes | Keepalive,
     ) -> Session:
         """A submitted session with an upstream that has accepted. `tune` sees the four sockets before."""
         client, client_end = self.client(legs[0])
@@ -166,7 +171,7 @@ class Rig:
             tune(upstream.sock)
             tune(upstream_end)
         number = self.submit(client_end, bare(upstream_end), **limits)
-        return Session(number, client, upstream, int(limits.get("slot", self.slot)))
+        return Session(number, client, upstream, self.limits(**limits).slot)
 
     # What the relay told
 
@@ -206,10 +211,15 @@ class Rig:
         return outcome
 
     async def connected(self, session: Session | int) -> Connected:
+        """That the upstream was reached; an Outcome in the same batch may say it alone."""
         number = session if isinstance(session, int) else session.number
 
         def found() -> list[Connected]:
-            return [event for event in self.events if type(event) is Connected and event.session == number]
+            return [
+                Connected(number, event.connect_s)
+                for event in self.events
+                if event.session == number and event.connect_s is not None
+            ]
 
         await self.until(lambda: bool(found()))
         return found()[0]
@@ -235,8 +245,10 @@ class Rig:
                 found.append(f"after the outcome: {event}")
             if type(event) is Outcome:
                 ended.add(event.session)
-                if (event.connect_s is None) is (event.session in connected):
-                    found.append(f"Connected and connect_s differ: {event}")
+                if event.connect_s is not None:
+                    connected.add(event.session)
+                elif event.session in connected:
+                    found.append(f"Connected, but without connect_s: {event}")
             elif event.session in connected:
                 found.append(f"connected twice: {event}")
             else:

@@ -13,6 +13,7 @@ import aiohttp
 
 from lbproxy.discovery.contract import Answer
 from lbproxy.discovery.documents import read_document
+from lbproxy.discovery.http.large import read_large
 from lbproxy.discovery.http.options import HttpOptions
 from lbproxy.discovery.http.validators import Validators
 from lbproxy.domain.errors import RegistryError
@@ -25,7 +26,7 @@ SPREAD: Final = (
     0.1  # of the interval, so that many instances that started together do not ask together for ever
 )
 REDIRECTS: Final = 3
-LARGE_BYTES: Final = 64 << 10  # reading more than this would hold up the event loop: a thread does it
+LARGE_BYTES: Final = 16 << 10  # more than this is not read in one step
 _REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
 
 
@@ -117,8 +118,9 @@ class HttpRegistry:
         validators = Validators.of(url, response.headers)
         if known is not None and digest == known.digest:
             return _Known(known.answer, digest, validators)
-        answer = await asyncio.to_thread(_answer, body) if len(body) > LARGE_BYTES else _answer(body)
-        return _Known(answer, digest, validators)
+        large = len(body) > LARGE_BYTES
+        candidates = await read_large(body) if large else read_document(parse_json(body))
+        return _Known(Answer(candidates), digest, validators)
 
     def _headers(self) -> dict[str, str]:
         """Raises SecretError."""
@@ -148,10 +150,6 @@ class _Known:
         self.answer = answer
         self.digest = digest
         self.validators = validators
-
-
-def _answer(body: bytes) -> Answer:
-    return Answer(read_document(parse_json(body)))
 
 
 def _redirected(url: str, location: str) -> str:

@@ -23,7 +23,7 @@ from lbproxy.relay.aio import kernel, limits
 from lbproxy.relay.aio.deadlines import NEVER
 from lbproxy.relay.aio.half import Half, Stop
 from lbproxy.relay.aio.reset import Reset
-from lbproxy.relay.contract import Connected, Event, Outcome, RelayOptions, Socket
+from lbproxy.relay.contract import KEEPALIVE_AFTER_MS, Connected, Event, Outcome, RelayOptions, Socket
 
 _ODD: Final = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
 
@@ -76,6 +76,7 @@ class Flow:
         "first_eof",
         "half_closed_at",
         "host",
+        "keepalive_at",
         "options",
         "reset",
         "session",
@@ -95,6 +96,7 @@ class Flow:
         self.started_at = now
         self.connected_at: float | None = None
         self.half_closed_at: float | None = None
+        self.keepalive_at: float | None = None  # when to set it; None: not yet, or not any more
         self.first_eof = EndReason.CLIENT_EOF
         self.reset: Reset | None = None
         self.armed = NEVER  # the tick of the deadline entry that counts
@@ -222,6 +224,20 @@ class Flow:
             self.upward.uncounted_bytes = len(options.first_bytes)
         if options.idle_timeout_ms:
             self.host.look_at(self, now + options.idle_timeout_ms / 1000, now)
+        if options.keepalive is not None:
+            self.keepalive_at = now + KEEPALIVE_AFTER_MS / 1000
+            self.host.look_at(self, self.keepalive_at, now)
+
+    def keep_alive(self, now: float) -> None:
+        """Called when the session is looked at: its keepalive becomes due only once."""
+        if self.state is not _RELAYING or self.keepalive_at is None:
+            return
+        if now < self.keepalive_at:
+            self.host.look_at(self, self.keepalive_at, now)
+            return
+        self.keepalive_at = None
+        assert self.options.keepalive is not None
+        kernel.keep_alive(self.downward.source, self.options.keepalive)
 
     def _connect_failed(self, error: int, now: float) -> None:
         reason = dial_cause(error, kernel.family(self.downward.source)).reason

@@ -8,7 +8,7 @@ import struct
 import termios
 
 from lbproxy.domain.address import Family
-from lbproxy.relay.contract import Socket
+from lbproxy.relay.contract import Keepalive, Socket
 
 _FAMILIES: dict[int, Family] = {
     socket.AF_INET: "inet",
@@ -47,6 +47,16 @@ def close_with_reset(sock: Socket) -> None:
     """Close at once with an RST (a unix socket knows none: its peer sees an EOF)."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     sock.close()
+
+
+def keep_alive(sock: Socket, keepalive: Keepalive) -> None:
+    """Have the kernel find out whether a silent peer is still there. A unix socket has no use for it."""
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive.idle_s)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, keepalive.interval_s)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, keepalive.probes)
 
 
 def is_connected(sock: Socket) -> bool:

@@ -48,6 +48,7 @@ class AsyncioRelay:
     """The portable relay (see `lbproxy.relay.contract.Relay`). `clock` gives monotonic seconds."""
 
     name = "asyncio"
+    doorway = None  # its sessions need socket objects
 
     def __init__(
         self,
@@ -301,6 +302,7 @@ class AsyncioRelay:
         if flow is None or flow.armed != tick:
             return
         flow.armed = NEVER
+        flow.keep_alive(now)
         limit = flow.limit()
         if limit is None:
             return

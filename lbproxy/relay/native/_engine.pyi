@@ -19,6 +19,7 @@ class Engine:
         first_port: int = 0,
         last_port: int = 65535,
         connected_delay_ms: int = 0,
+        keepalive_after_ms: int = 0,
         beat_ms: int = 1000,
         missed_beats: int = 10,
     ) -> Self: ...
@@ -29,15 +30,38 @@ class Engine:
         upstream: int,
         client_unix: int,
         upstream_unix: int,
+        urgent_inline: int,
+        first_bytes: bytes,
         connect_timeout_ms: int,
         idle_timeout_ms: int,
         half_close_timeout_ms: int,
         max_duration_ms: int,
         slot: int,
-        first_bytes: bytes,
-        urgent_inline: bool,
+        keepalive_idle_s: int,
+        keepalive_interval_s: int,
+        keepalive_probes: int,
         /,
     ) -> int: ...
+    # descriptor, address, port, pending errno
+    def accept(self, listening: int, room: int, /) -> list[tuple[int, str, int, int]]: ...
+    def prepare(
+        self,
+        family: int,
+        port: int,
+        sockaddr: bytes,
+        socket_options: bytes,
+        connect_timeout_ms: int,
+        idle_timeout_ms: int,
+        half_close_timeout_ms: int,
+        max_duration_ms: int,
+        slot: int,
+        keepalive_idle_s: int,
+        keepalive_interval_s: int,
+        keepalive_probes: int,
+        /,
+    ) -> object: ...
+    # a handle as of `submit`, or -errno of a failed connect
+    def launch(self, session: int, client: int, client_unix: int, plan: object, /) -> int: ...
     def flush(self) -> None: ...
     def abort(self, handle: int, reason: int, reset: bool, /) -> bool: ...
     def fetch(self) -> list[_Connected | _Outcome]: ...

@@ -39,6 +39,21 @@ static int call_eventfd(void)
     return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 }
 
+static int call_accept(int listening, struct sockaddr *peer, socklen_t *size)
+{
+    return accept4(listening, peer, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+static int call_socket(int family)
+{
+    return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+static int call_connect(int fd, const struct sockaddr *address, socklen_t size)
+{
+    return connect(fd, address, size);
+}
+
 static int call_getsockname(int fd, struct sockaddr *address, socklen_t *size)
 {
     return getsockname(fd, address, size);
@@ -75,6 +90,9 @@ const struct calls kernel_calls = {
     .epoll_wait = epoll_wait,
     .eventfd = call_eventfd,
     .close = close,
+    .accept = call_accept,
+    .socket = call_socket,
+    .connect = call_connect,
     .shutdown = shutdown,
     .getsockopt = getsockopt,
     .setsockopt = setsockopt,

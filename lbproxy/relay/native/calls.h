@@ -22,6 +22,9 @@ struct calls {
     int (*epoll_wait)(int epoll, struct epoll_event *events, int room, int timeout_ms);
     int (*eventfd)(void);                    /* non-blocking and close-on-exec */
     int (*close)(int fd);
+    int (*accept)(int listening, struct sockaddr *peer, socklen_t *size); /* accept4, non-blocking and close-on-exec */
+    int (*socket)(int family);               /* a stream, non-blocking and close-on-exec */
+    int (*connect)(int fd, const struct sockaddr *address, socklen_t size);
     int (*shutdown)(int fd, int how);
     int (*getsockopt)(int fd, int level, int option, void *value, socklen_t *size);
     int (*setsockopt)(int fd, int level, int option, const void *value, socklen_t size);

@@ -521,6 +521,8 @@ static void session_begin(struct session *session, const struct engine_submit *s
     session->half_close_timeout_ms = submit->half_close_timeout_ms;
     session->max_duration_ms = submit->max_duration_ms;
     session->slot = submit->slot;
+    session->keepalive = submit->upstream_unix ? (struct engine_keepalive){0} : submit->keepalive;
+    session->dial_port = submit->dial_port;
     session->started_at = now;
     session->connected_at = session->half_closed_at = session->first_at = 0;
     atomic_store_explicit(&session->moved_at, now, memory_order_relaxed);
@@ -631,6 +633,8 @@ void engine_collect(struct engine *engine)
         (void)got; /* EAGAIN: nobody has called, and there may be notices all the same */
     }
     atomic_store(&engine->signalled, false);
+    engine->batch++;
+    engine->places = 0;
     struct notice *last = engine->collected;
     while (last != NULL && last->next != NULL)
         last = last->next;
@@ -663,7 +667,11 @@ bool engine_fetch(struct engine *engine, struct engine_event *event)
     event->connected = notice->connected;
     event->session = session->id;
     event->handle = (uint64_t)session->generation << 32 | session->index;
+    bool in_this_batch = !notice->connected && session->told_batch == engine->batch;
+    event->place = in_this_batch ? session->told_place : engine->places++;
     if (notice->connected) {
+        session->told_batch = engine->batch;
+        session->told_place = event->place;
         event->connect_ns = (int64_t)(session->connected_at - session->started_at);
         return true;
     }

@@ -44,8 +44,15 @@ struct engine_options {
     uint16_t first_port;      /* the range from which the kernel takes local ports: only a dial to one of */
     uint16_t last_port;       /*   these can be answered by itself. 0..65535 is always right. */
     unsigned connected_delay_ms; /* how long a mere Connected waits for other events before it wakes the owner */
+    unsigned keepalive_after_ms; /* how long an upstream has been connected when its keepalive is set */
     unsigned beat_ms;         /* how often the watchdog looks; 0: no watchdog */
     unsigned missed_beats;    /* how many looks in a row a thread may show no progress */
+};
+
+/* In the kernel's bounds; `probes` 0 means none. */
+struct engine_keepalive {
+    uint16_t idle_s, interval_s;
+    uint8_t probes;
 };
 
 struct engine_submit {
@@ -57,10 +64,33 @@ struct engine_submit {
     const void *first_bytes;
     size_t first_size;
     bool urgent_inline; /* SO_OOBINLINE is set already */
+    struct engine_keepalive keepalive; /* of the upstream */
+    uint16_t dial_port; /* the upstream's, if it is known: 0 means that it is not */
+};
+
+/* A client that was accepted. `error` is what is pending on it: it may have gone while it waited. */
+struct engine_arrival {
+    int fd, error;
+    struct sockaddr_storage peer;
+    socklen_t peer_size;
+};
+
+struct engine_socket_option {
+    int level, name, value;
+};
+
+/* Where to connect a new socket, and what to set on it before. */
+struct engine_dial {
+    int family;
+    struct sockaddr_storage address;
+    socklen_t address_size;
+    size_t option_count;
+    const struct engine_socket_option *options;
 };
 
 struct engine_event {
-    bool connected; /* Connected (only session, handle and connect_ns count) or Outcome */
+    bool connected; /* Connected (only session, handle, place and connect_ns count) or Outcome */
+    uint32_t place; /* in the batch since `engine_collect`; an Outcome may take that of its own Connected, which it stands for, too */
     uint64_t session;
     uint64_t handle;
     int reason;
@@ -105,6 +135,16 @@ int engine_wake_fd(const struct engine *engine);
 /* Takes over both descriptors and returns 0, or leaves them alone and returns an errno. `handle` names the session until
  * its Outcome was fetched. */
 int engine_submit(struct engine *engine, const struct engine_submit *submit, uint64_t *handle);
+
+/* doorway.c: what the owner does before a submit. They are the caller's descriptors until then.
+ *
+ * Accepts at most `room` clients that wait: how many there were, or -1 and errno if the first accept failed (0 if nobody waits). */
+int engine_accept(const struct engine *engine, int listening, struct engine_arrival *arrivals, int room);
+
+/* A socket on its way, or -1 and errno. `tried`: the connect failed, not what comes before it. */
+int engine_dial(const struct engine *engine, const struct engine_dial *dial, bool *tried);
+
+void engine_hang_up(const struct engine *engine, int fd);
 
 /* Wakes the threads that have something submitted and sleep: once for many submits. */
 void engine_flush(struct engine *engine);

@@ -1,11 +1,16 @@
 /* The binding: one type, `Engine`, over engine.h, on the stable ABI. It translates and decides nothing; nothing here blocks but
  * `stop`, which lets go of the GIL. See _engine.pyi for the signatures.
  */
+#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include "engine.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <string.h>
 
 typedef struct {
     PyObject_HEAD
@@ -47,6 +52,23 @@ static int64_t number(PyObject *value, uint64_t most)
     return found;
 }
 
+/* Takes over the fields. Two for every session, so without Py_BuildValue, which reads a format each time. */
+static PyObject *tuple_of(PyObject **fields, Py_ssize_t count)
+{
+    PyObject *tuple = PyTuple_New(count);
+    bool whole = tuple != NULL;
+    for (Py_ssize_t at = 0; at < count; at++) {
+        whole = whole && fields[at] != NULL;
+        if (tuple == NULL)
+            Py_XDECREF(fields[at]);
+        else
+            PyTuple_SetItem(tuple, at, fields[at]);
+    }
+    if (!whole)
+        Py_CLEAR(tuple);
+    return tuple;
+}
+
 static bool counted(const char *name, Py_ssize_t have, Py_ssize_t want)
 {
     if (have == want)
@@ -57,11 +79,12 @@ static bool counted(const char *name, Py_ssize_t have, Py_ssize_t want)
 
 static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"threads", "pipes", "first_port", "last_port", "connected_delay_ms", "beat_ms", "missed_beats", NULL};
+    static char *names[] = {
+        "threads", "pipes", "first_port", "last_port", "connected_delay_ms", "keepalive_after_ms", "beat_ms", "missed_beats", NULL};
     struct engine_options options = {.last_port = 65535, .beat_ms = 1000, .missed_beats = 10};
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "II|$HHIII", names, &options.threads, &options.pipes, &options.first_port, &options.last_port,
-            &options.connected_delay_ms, &options.beat_ms, &options.missed_beats))
+            args, kwargs, "II|$HHIIII", names, &options.threads, &options.pipes, &options.first_port, &options.last_port,
+            &options.connected_delay_ms, &options.keepalive_after_ms, &options.beat_ms, &options.missed_beats))
         return NULL;
     if (options.threads == 0) {
         PyErr_SetString(PyExc_ValueError, "an engine needs a thread");
@@ -99,48 +122,203 @@ static void engine_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
+/* Arguments in order, each at most as large as it may be. */
+static bool numbers(PyObject *const *args, const uint64_t *most, int64_t *found, int count)
+{
+    for (int at = 0; at < count; at++) {
+        found[at] = number(args[at], most[at]);
+        if (found[at] == -1)
+            return false;
+    }
+    return true;
+}
+
+enum { LIMITS = 8 };
+
+/* What holds for a session: four limits, a slot, three numbers of its keepalive. */
+static bool limits(PyObject *const *args, struct engine_submit *submit)
+{
+    static const uint64_t most[LIMITS] = {
+        ENGINE_MAX_LIMIT_MS, ENGINE_MAX_LIMIT_MS, ENGINE_MAX_LIMIT_MS, ENGINE_MAX_LIMIT_MS, UINT32_MAX, INT16_MAX, INT16_MAX,
+        INT8_MAX};
+    int64_t found[LIMITS];
+    if (!numbers(args, most, found, LIMITS))
+        return false;
+    submit->connect_timeout_ms = (uint64_t)found[0];
+    submit->idle_timeout_ms = (uint64_t)found[1];
+    submit->half_close_timeout_ms = (uint64_t)found[2];
+    submit->max_duration_ms = (uint64_t)found[3];
+    submit->slot = (uint32_t)found[4];
+    submit->keepalive = (struct engine_keepalive){(uint16_t)found[5], (uint16_t)found[6], (uint8_t)found[7]};
+    return true;
+}
+
+static PyObject *submitted(Engine *self, const struct engine_submit *submit)
+{
+    uint64_t handle;
+    int error = engine_submit(self->engine, submit, &handle);
+    return error ? raise_errno(error) : PyLong_FromUnsignedLongLong(handle);
+}
+
 static PyObject *method_submit(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
-    Engine *self = (Engine *)object;
-    int64_t numbers[9];
-    static const uint64_t most[9] = {
-        INT32_MAX, INT32_MAX, 1, 1, ENGINE_MAX_LIMIT_MS, ENGINE_MAX_LIMIT_MS, ENGINE_MAX_LIMIT_MS, ENGINE_MAX_LIMIT_MS,
-        UINT32_MAX};
-    if (!counted("submit", count, 12))
+    int64_t ends[5];
+    static const uint64_t most[5] = {INT32_MAX, INT32_MAX, 1, 1, 1};
+    if (!counted("submit", count, 7 + LIMITS))
         return NULL;
     uint64_t session = PyLong_AsUnsignedLongLong(args[0]);
     if (session == (uint64_t)-1 && PyErr_Occurred())
         return NULL;
-    for (int at = 0; at < 9; at++) {
-        numbers[at] = number(args[at + 1], most[at]);
-        if (numbers[at] == -1)
-            return NULL;
-    }
+    if (!numbers(args + 1, most, ends, 5))
+        return NULL;
     char *first;
     Py_ssize_t first_size;
-    if (PyBytes_AsStringAndSize(args[10], &first, &first_size) == -1)
+    if (PyBytes_AsStringAndSize(args[6], &first, &first_size) == -1)
         return NULL;
     struct engine_submit submit = {
         .session = session,
-        .client = (int)numbers[0],
-        .upstream = (int)numbers[1],
-        .client_unix = numbers[2],
-        .upstream_unix = numbers[3],
-        .connect_timeout_ms = (uint64_t)numbers[4],
-        .idle_timeout_ms = (uint64_t)numbers[5],
-        .half_close_timeout_ms = (uint64_t)numbers[6],
-        .max_duration_ms = (uint64_t)numbers[7],
-        .slot = (uint32_t)numbers[8],
+        .client = (int)ends[0],
+        .upstream = (int)ends[1],
+        .client_unix = ends[2],
+        .upstream_unix = ends[3],
+        .urgent_inline = ends[4],
         .first_bytes = first,
         .first_size = (size_t)first_size,
     };
-    int urgent_inline = PyObject_IsTrue(args[11]);
-    if (urgent_inline == -1)
+    return limits(args + 7, &submit) ? submitted((Engine *)object, &submit) : NULL;
+}
+
+/* The doorway */
+
+#define PLAN "lbproxy.relay.native.plan"
+
+/* All that is the same for every session between a listener and an endpoint. */
+struct plan {
+    struct engine_dial dial;
+    struct engine_submit submit;
+    struct engine_socket_option options[];
+};
+
+static void plan_free(PyObject *capsule)
+{
+    free(PyCapsule_GetPointer(capsule, PLAN));
+}
+
+static PyObject *method_prepare(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    (void)object;
+    char *address, *options;
+    Py_ssize_t address_size, options_size;
+    if (!counted("prepare", count, 4 + LIMITS))
         return NULL;
-    submit.urgent_inline = urgent_inline;
-    uint64_t handle;
-    int error = engine_submit(self->engine, &submit, &handle);
-    return error ? raise_errno(error) : PyLong_FromUnsignedLongLong(handle);
+    int64_t family = number(args[0], UINT16_MAX), port = number(args[1], UINT16_MAX);
+    if (family == -1 || port == -1 || PyBytes_AsStringAndSize(args[2], &address, &address_size) == -1 ||
+        PyBytes_AsStringAndSize(args[3], &options, &options_size) == -1)
+        return NULL;
+    if ((size_t)address_size > sizeof(struct sockaddr_storage) ||
+        (size_t)options_size % sizeof(struct engine_socket_option) != 0) {
+        PyErr_SetString(PyExc_ValueError, "no socket address, or no socket options");
+        return NULL;
+    }
+    struct plan *plan = calloc(1, sizeof *plan + (size_t)options_size);
+    if (plan == NULL)
+        return PyErr_NoMemory();
+    memcpy(&plan->dial.address, address, (size_t)address_size);
+    memcpy(plan->options, options, (size_t)options_size);
+    plan->dial.family = (int)family;
+    plan->dial.address_size = (socklen_t)address_size;
+    plan->dial.option_count = (size_t)options_size / sizeof(struct engine_socket_option);
+    plan->dial.options = plan->options;
+    plan->submit.upstream_unix = family == AF_UNIX;
+    plan->submit.urgent_inline = true;
+    plan->submit.dial_port = (uint16_t)port;
+    PyObject *capsule = limits(args + 4, &plan->submit) ? PyCapsule_New(plan, PLAN, plan_free) : NULL;
+    if (capsule == NULL)
+        free(plan);
+    return capsule;
+}
+
+/* The session's handle; as a negative number, the errno of a connect that failed. */
+static PyObject *method_launch(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    Engine *self = (Engine *)object;
+    if (!counted("launch", count, 4))
+        return NULL;
+    uint64_t session = PyLong_AsUnsignedLongLong(args[0]);
+    if (session == (uint64_t)-1 && PyErr_Occurred())
+        return NULL;
+    int64_t client = number(args[1], INT32_MAX), client_unix = number(args[2], 1);
+    const struct plan *plan = PyCapsule_GetPointer(args[3], PLAN);
+    if (client == -1 || client_unix == -1 || plan == NULL)
+        return NULL;
+    bool tried;
+    int upstream = engine_dial(self->engine, &plan->dial, &tried);
+    if (upstream == -1)
+        return tried ? PyLong_FromLong(-errno) : raise_errno(errno);
+    struct engine_submit submit = plan->submit;
+    submit.session = session;
+    submit.client = (int)client;
+    submit.client_unix = client_unix;
+    submit.upstream = upstream;
+    PyObject *handle = submitted(self, &submit);
+    if (handle == NULL)
+        engine_hang_up(self->engine, upstream);
+    return handle;
+}
+
+/* The client's address as text; "" for one on a unix socket. */
+static PyObject *host_of(const struct engine_arrival *arrival)
+{
+    char text[NI_MAXHOST] = "";
+    const struct sockaddr *peer = (const struct sockaddr *)&arrival->peer;
+    if (arrival->peer_size >= sizeof(struct sockaddr_in) && peer->sa_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)&arrival->peer)->sin_addr, text, sizeof text);
+    else if (arrival->peer_size >= sizeof(struct sockaddr_in6) && peer->sa_family == AF_INET6 &&
+             getnameinfo(peer, arrival->peer_size, text, sizeof text, NULL, 0, NI_NUMERICHOST))
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)&arrival->peer)->sin6_addr, text, sizeof text);
+    return PyUnicode_FromString(text);
+}
+
+static int port_of(const struct engine_arrival *arrival)
+{
+    switch (((const struct sockaddr *)&arrival->peer)->sa_family) {
+    case AF_INET:
+        return ntohs(((const struct sockaddr_in *)&arrival->peer)->sin_port);
+    case AF_INET6:
+        return ntohs(((const struct sockaddr_in6 *)&arrival->peer)->sin6_port);
+    default:
+        return 0;
+    }
+}
+
+enum { ACCEPT_MOST = 64 };
+
+static PyObject *method_accept(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    const struct engine *engine = ((Engine *)object)->engine;
+    struct engine_arrival arrivals[ACCEPT_MOST];
+    if (!counted("accept", count, 2))
+        return NULL;
+    int64_t listening = number(args[0], INT32_MAX), room = number(args[1], INT32_MAX);
+    if (listening == -1 || room == -1)
+        return NULL;
+    int found = engine_accept(engine, (int)listening, arrivals, room < ACCEPT_MOST ? (int)room : ACCEPT_MOST);
+    if (found == -1)
+        return raise_errno(errno);
+    PyObject *list = PyList_New(found);
+    for (int at = 0; list != NULL && at < found; at++) {
+        const struct engine_arrival *arrival = &arrivals[at];
+        PyObject *fields[] = {
+            PyLong_FromLong(arrival->fd), host_of(arrival), PyLong_FromLong(port_of(arrival)), PyLong_FromLong(arrival->error)};
+        PyObject *tuple = tuple_of(fields, sizeof fields / sizeof *fields);
+        if (tuple == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SetItem(list, at, tuple);
+    }
+    for (int at = 0; list == NULL && at < found; at++)
+        engine_hang_up(engine, arrivals[at].fd); /* no memory to name them: nobody will ever serve them */
+    return list;
 }
 
 static PyObject *method_flush(PyObject *object, PyObject *unused)
@@ -174,12 +352,21 @@ static PyObject *seconds(int64_t ns)
 
 static PyObject *event_tuple(const struct engine_event *event)
 {
+    PyObject *fields[] = {
+        PyLong_FromUnsignedLongLong(event->session), seconds(event->connect_ns), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
     if (event->connected)
-        return Py_BuildValue("KN", event->session, seconds(event->connect_ns));
-    return Py_BuildValue(
-        "KiiKKNNNiii", event->session, event->reason, (int)event->phase, event->sent, event->received,
-        seconds(event->connect_ns), seconds(event->first_byte_ns), seconds(event->total_ns), event->error, event->client,
-        (int)event->upstream_unix);
+        return tuple_of(fields, 2);
+    fields[5] = fields[1];
+    fields[1] = PyLong_FromLong(event->reason);
+    fields[2] = PyLong_FromLong((long)event->phase);
+    fields[3] = PyLong_FromUnsignedLongLong(event->sent);
+    fields[4] = PyLong_FromUnsignedLongLong(event->received);
+    fields[6] = seconds(event->first_byte_ns);
+    fields[7] = seconds(event->total_ns);
+    fields[8] = PyLong_FromLong(event->error);
+    fields[9] = PyLong_FromLong(event->client);
+    fields[10] = PyLong_FromLong(event->upstream_unix);
+    return tuple_of(fields, sizeof fields / sizeof *fields);
 }
 
 static PyObject *method_fetch(PyObject *object, PyObject *unused)
@@ -193,6 +380,10 @@ static PyObject *method_fetch(PyObject *object, PyObject *unused)
     engine_collect(engine);
     while (engine_fetch(engine, &event)) {
         PyObject *tuple = event_tuple(&event);
+        if (tuple != NULL && event.place < PyList_Size(events)) {
+            PyList_SetItem(events, event.place, tuple);
+            continue;
+        }
         if (tuple == NULL || PyList_Append(events, tuple) == -1) {
             Py_XDECREF(tuple);
             Py_DECREF(events);
@@ -287,6 +478,9 @@ static PyObject *method_stop(PyObject *object, PyObject *unused)
 
 static PyMethodDef engine_methods[] = {
     {"submit", FAST(method_submit), METH_FASTCALL, NULL},
+    {"accept", FAST(method_accept), METH_FASTCALL, NULL},
+    {"prepare", FAST(method_prepare), METH_FASTCALL, NULL},
+    {"launch", FAST(method_launch), METH_FASTCALL, NULL},
     {"flush", method_flush, METH_NOARGS, NULL},
     {"abort", FAST(method_abort), METH_FASTCALL, NULL},
     {"fetch", method_fetch, METH_NOARGS, NULL},

@@ -13,17 +13,24 @@ import logging
 import os
 import resource
 import socket
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from lbproxy.domain.address import SockAddress
 from lbproxy.domain.errors import dial_cause
 from lbproxy.domain.session import EndReason, Phase
 from lbproxy.relay.contract import (
+    KEEPALIVE_AFTER_MS,
+    Arrival,
     Connected,
+    Dial,
+    Doorway,
     Event,
     EventsCallback,
     Outcome,
+    Plan,
     RelayOptions,
     RelayStatistics,
     SessionView,
@@ -44,6 +51,7 @@ CONNECTED_DELAY_MS: Final = 5
 """How long a mere Connected waits for company: most short sessions end before, and wake the loop once instead of twice."""
 
 _UNIX: Final = socket.AF_UNIX
+_SOCKET_OPTION: Final = struct.Struct("3i")
 _PHASES: Final = (Phase.CONNECT, Phase.RELAY, Phase.HALF_CLOSED)
 _END_REASONS: Final = tuple(EndReason)
 _ABORT_NUMBERS: Final = {reason: number for number, reason in enumerate(_END_REASONS)}
@@ -102,8 +110,10 @@ class NativeRelay:
             first_port=first_port,
             last_port=last_port,
             connected_delay_ms=CONNECTED_DELAY_MS,
+            keepalive_after_ms=KEEPALIVE_AFTER_MS,
         )
         self._submit = self._engine.submit
+        self._launch = self._engine.launch
         self._handles: dict[int, int] = {}
         self._flushing = False
         self._closed = False
@@ -134,19 +144,42 @@ class NativeRelay:
             upstream_fd,
             client.family == _UNIX,
             upstream.family == _UNIX,
-            options.connect_timeout_ms,
-            options.idle_timeout_ms,
-            options.half_close_timeout_ms,
-            options.max_duration_ms,
-            options.slot,
-            options.first_bytes,
             options.urgent_inline,
+            options.first_bytes,
+            *_limits(options),
         )
         client.detach()
         upstream.detach()
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
+
+    # The doorway
+
+    @property
+    def doorway(self) -> Doorway:
+        return self
+
+    def accept(self, listening: int, most: int) -> Sequence[Arrival]:
+        return self._engine.accept(listening, most)
+
+    def prepare(self, dial: Dial) -> Plan:
+        options = b"".join(_SOCKET_OPTION.pack(*option) for option in dial.socket_options)
+        port = dial.target[1] if isinstance(dial.target, tuple) else 0
+        address = _packed(dial.family, dial.target)
+        return Plan(self._engine.prepare(dial.family, port, address, options, *_limits(dial.options)))
+
+    def launch(self, session: int, client: int, plan: Plan, *, client_unix: bool) -> int:
+        if self._closed:
+            raise OSError(errno.ESHUTDOWN, "the relay is closed")
+        handle = self._launch(session, client, client_unix, plan)
+        if handle < 0:
+            return -handle
+        self._handles[session] = handle
+        return 0
+
+    def flush(self) -> None:
+        self._engine.flush()
 
     def _flush(self) -> None:
         """Wake the threads once for all that was submitted in this turn of the loop."""
@@ -194,52 +227,73 @@ class NativeRelay:
 
     def _take_events(self) -> None:
         events: list[Event] = []
-        handles = self._handles
+        handles, tell = self._handles, events.append
         for told in self._engine.fetch():
             if len(told) == 2:
-                events.append(Connected(*told))
-            else:
-                del handles[told[0]]
-                events.append(_outcome(*told))
+                tell(Connected(*told))
+                continue
+            (
+                session,
+                reason,
+                phase,
+                sent,
+                received,
+                connect_s,
+                first_byte_s,
+                total_s,
+                error,
+                client,
+                is_unix,
+            ) = told
+            del handles[session]
+            why = _REASONS[reason]
+            if why is None:
+                why = dial_cause(error, "unix" if is_unix else "inet").reason
+            given_back = None if client < 0 else _socket.socket(fileno=client)
+            tell(
+                Outcome(
+                    session,
+                    why,
+                    _PHASES[phase],
+                    sent,
+                    received,
+                    connect_s,
+                    first_byte_s,
+                    total_s,
+                    error,
+                    given_back,
+                )
+            )
         if events:
             self._on_events(events)
 
 
-def _outcome(
-    session: int,
-    reason: int,
-    phase: int,
-    sent_bytes: int,
-    received_bytes: int,
-    connect_s: float | None,
-    first_byte_s: float | None,
-    total_s: float,
-    error: int,
-    client: int,
-    upstream_unix: int,
-) -> Outcome:
-    if reason >= _ABORTED:
-        why = _END_REASONS[reason - _ABORTED]
-    else:
-        known = _REASONS[reason]
-        why = dial_cause(error, "unix" if upstream_unix else "inet").reason if known is None else known
-    given_back = None if client < 0 else _socket.socket(fileno=client)
-    return Outcome(
-        session,
-        why,
-        _PHASES[phase],
-        sent_bytes,
-        received_bytes,
-        connect_s,
-        first_byte_s,
-        total_s,
-        error,
-        given_back,
+def _limits(options: RelayOptions) -> tuple[int, int, int, int, int, int, int, int]:
+    """As the engine takes them."""
+    keepalive = options.keepalive
+    return (
+        options.connect_timeout_ms,
+        options.idle_timeout_ms,
+        options.half_close_timeout_ms,
+        options.max_duration_ms,
+        options.slot,
+        *((0, 0, 0) if keepalive is None else (keepalive.idle_s, keepalive.interval_s, keepalive.probes)),
     )
 
 
-_REASONS: tuple[EndReason | None, ...] = ()
-_ABORTED = 0
+def _packed(family: int, target: SockAddress) -> bytes:
+    """A `struct sockaddr` of the family (ip(7), ipv6(7), unix(7))."""
+    start = struct.pack("=H", family)
+    if isinstance(target, tuple):
+        host, port = socket.inet_pton(family, target[0]), struct.pack("!H", target[1])
+        return start + port + (bytes(4) + host + bytes(4) if family == socket.AF_INET6 else host + bytes(8))
+    if isinstance(target, str):
+        return start + os.fsencode(target) + b"\0"
+    return start + target
+
+
+# By the engine's number. None: what a failed connect means is in its errno. An abort's number is the caller's, from 64 on.
+_REASONS: Sequence[EndReason | None] = ()
 if _missing is None:
-    _REASONS = tuple(None if name == _DIAL_FAILED else EndReason(name) for name in _engine.REASONS)
-    _ABORTED = _engine.REASON_OF_ABORT
+    _own = [None if name == _DIAL_FAILED else EndReason(name) for name in _engine.REASONS]
+    _REASONS = (*_own, *(None for _ in range(len(_own), _engine.REASON_OF_ABORT)), *_END_REASONS)

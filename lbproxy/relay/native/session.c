@@ -24,6 +24,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -64,8 +65,14 @@ static uint16_t port_of(const struct sockaddr_storage *address)
     return ntohs(((const struct sockaddr_in6 *)address)->sin6_port);
 }
 
+/* Whether the kernel may have taken this port for the dial itself. */
+static bool may_be_own(const struct thread *thread, uint16_t port)
+{
+    return port >= thread->engine->options.first_port && port <= thread->engine->options.last_port;
+}
+
 /* Whether a dial to a dead local port was answered by its own SYN. It can be only if the kernel may have taken that port for
- * the dial itself, so most dials are cleared by one call. */
+ * the dial itself, so a dial to a known port is cleared by no call or one, others by one or two. */
 static bool is_connected_to_itself(const struct thread *thread, const struct session *session)
 {
     int fd = session->half[DOWNWARD].source;
@@ -75,14 +82,18 @@ static bool is_connected_to_itself(const struct thread *thread, const struct ses
     memset(&own, 0, sizeof own);
     if (session->half[DOWNWARD].flags & OF_UNIX)
         return false;
-    if (thread->calls->getpeername(fd, (struct sockaddr *)&peer, &peer_size) == -1)
-        return false;
-    uint16_t port = port_of(&peer);
-    if (port < thread->engine->options.first_port || port > thread->engine->options.last_port)
+    if (session->dial_port) {
+        if (!may_be_own(thread, session->dial_port))
+            return false;
+        if (thread->calls->getsockname(fd, (struct sockaddr *)&own, &own_size) == -1 || port_of(&own) != session->dial_port)
+            return false;
+        own_size = sizeof own;
+    }
+    if (thread->calls->getpeername(fd, (struct sockaddr *)&peer, &peer_size) == -1 || !may_be_own(thread, port_of(&peer)))
         return false;
     if (thread->calls->getsockname(fd, (struct sockaddr *)&own, &own_size) == -1)
         return false;
-    if (own_size != peer_size || port_of(&own) != port)
+    if (own_size != peer_size || port_of(&own) != port_of(&peer))
         return false;
     if (own.ss_family == AF_INET)
         return ((struct sockaddr_in *)&own)->sin_addr.s_addr == ((struct sockaddr_in *)&peer)->sin_addr.s_addr;
@@ -194,10 +205,34 @@ static void sooner(uint64_t *least, int *reason, uint64_t from, uint64_t limit_m
     }
 }
 
+static void keep_alive(const struct thread *thread, struct session *session)
+{
+    const struct calls *calls = thread->calls;
+    int fd = session->half[DOWNWARD].source, on = 1;
+    int idle_s = session->keepalive.idle_s, interval_s = session->keepalive.interval_s, probes = session->keepalive.probes;
+    session->keepalive.probes = 0;
+    calls->setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    calls->setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    calls->setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+    calls->setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+}
+
+/* When the upstream's keepalive is due, NEVER without one; sets it if that is now. */
+static uint64_t keepalive_due(const struct thread *thread, struct session *session)
+{
+    if (session->state != STATE_RELAYING || !session->keepalive.probes)
+        return NEVER;
+    uint64_t due = session->connected_at + thread->engine->options.keepalive_after_ms * MILLISECOND;
+    if (thread->now < due)
+        return due;
+    keep_alive(thread, session);
+    return NEVER;
+}
+
 /* The session stands in no bucket now: it ends, or is looked at again when its limit is due. */
 void session_judge(struct thread *thread, struct session *session)
 {
-    uint64_t at = NEVER, moved_at = count_of(&session->moved_at);
+    uint64_t at = NEVER, moved_at = count_of(&session->moved_at), look = keepalive_due(thread, session);
     int reason = REASON_MAX_DURATION;
     sooner(&at, &reason, session->started_at, session->max_duration_ms, REASON_MAX_DURATION);
     if (session->state == STATE_CONNECTING) {
@@ -209,8 +244,10 @@ void session_judge(struct thread *thread, struct session *session)
             sooner(&at, &reason, since, session->half_close_timeout_ms, REASON_HALF_CLOSE_TIMEOUT);
     }
     if (at > thread->now) {
-        if (at != NEVER)
-            wheel_add(&thread->wheel, session, at);
+        if (at < look)
+            look = at;
+        if (look != NEVER)
+            wheel_add(&thread->wheel, session, look);
     } else if (reason == REASON_CONNECT_TIMEOUT) {
         finish(thread, session, reason, 0, false, true);
     } else {
@@ -256,6 +293,8 @@ static void connected(struct thread *thread, struct session *session)
         count_up(&thread->pending, upward->left);
     }
     look_at(thread, session, thread->now, session->idle_timeout_ms);
+    if (session->keepalive.probes)
+        wheel_add(&thread->wheel, session, thread->now + thread->engine->options.keepalive_after_ms * MILLISECOND);
 }
 
 static void note(struct half *half, uint32_t flags)

@@ -151,6 +151,8 @@ struct session {
     atomic_uchar phase;
     uint64_t connect_timeout_ms, idle_timeout_ms, half_close_timeout_ms, max_duration_ms;
     uint32_t slot, first_size;
+    struct engine_keepalive keepalive; /* no probes any more once it is set */
+    uint16_t dial_port;
     char *first_bytes;
     struct thread *thread;
     uint64_t started_at, connected_at, half_closed_at, first_at, ended_at;
@@ -168,6 +170,9 @@ struct session {
     /* The Outcome */
     int reason, error, given_back;
     int abort_reason;
+    /* The owner's: in which batch its Connected was fetched, and where that stands there */
+    uint64_t told_batch;
+    uint32_t told_place;
 };
 
 enum { WHEEL_SLOTS = 256, WHEEL_WORDS = WHEEL_SLOTS / 64, TICK_SHIFT = 24 }; /* a tick is 16.8 ms */
@@ -232,6 +237,8 @@ struct engine {
     uint32_t *free_slots;
     uint32_t free_slot_count, free_slot_room;
     struct notice *collected;
+    uint64_t batch;
+    uint32_t places; /* taken in this batch */
     alignas(CACHE_LINE) atomic_bool signalled;
     struct watchdog *watchdog;
 };

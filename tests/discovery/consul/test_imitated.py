@@ -88,6 +88,8 @@ FAULTS: list[tuple[Fault, str]] = [
     (say(""), "no JSON list"),
     (say('{"Nodes": []}'), "no JSON list"),
     (with_headers(X_Consul_Index="many"), "X-Consul-Index is no number"),
+    (with_headers(X_Consul_Index="--5"), "X-Consul-Index is no number"),
+    (with_headers(X_Consul_Index="9" * 30), "X-Consul-Index is no number"),
     (with_headers(X_Consul_Results_Filtered_By_ACLs="true"), "may not see all"),
     (with_headers(X_Consul_KnownLeader="false"), "no leader"),
     (cut_short, "payload|Content|disconnected|reset|closed"),

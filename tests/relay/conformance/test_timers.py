@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from lbproxy.domain.session import EndReason, Phase
+from lbproxy.relay.contract import KEEPALIVE_AFTER_MS, Keepalive
 from tests.relay.peers import pause
 from tests.relay.rig import LEGS, TCP, Legs, Rig, Session
 from tests.relay.scale import MIB, scaled
@@ -91,7 +92,7 @@ async def test_session_ends_at_its_longest_duration(rig: Rig) -> None:
 
 
 async def test_socket_options_of_the_caller_stay(rig: Rig) -> None:
-    """F6: keepalive is set by who opens the sockets; the relay leaves it alone."""
+    """F6: a keepalive that the relay is not asked for is set by who opens the sockets; the relay leaves it alone."""
     ends: list[socket.socket] = []
 
     def keep_alive(sock: socket.socket) -> None:
@@ -106,6 +107,40 @@ async def test_socket_options_of_the_caller_stay(rig: Rig) -> None:
     assert upstream_end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     for end in ends:
         end.close()
+
+
+async def test_keepalive_is_set_once_a_session_has_lived(rig: Rig) -> None:
+    """F6: short sessions do not pay for it; the limits hold as before; the client's leg is its listener's business."""
+    ends: list[socket.socket] = []
+    started = time.monotonic()
+    session = rig.open(
+        tune=lambda sock: ends.append(sock.dup()), keepalive=Keepalive(77, 12, 5), idle_timeout_ms=1500
+    )
+    await rig.connected(session)
+    upstream_end = ends[-1]
+    early = upstream_end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert not early or time.monotonic() - started >= KEEPALIVE_AFTER_MS / 1000
+    await rig.until(lambda: upstream_end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1)
+    assert time.monotonic() - started >= KEEPALIVE_AFTER_MS / 1000
+    told = [
+        upstream_end.getsockopt(socket.IPPROTO_TCP, option)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    ]
+    assert told == [77, 12, 5]
+    assert not any(end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for end in ends[:-1])
+    outcome = await rig.ended(session, EndReason.IDLE_TIMEOUT)
+    assert 1.5 <= outcome.total_s < 1.5 + LATE_S
+    for end in ends:
+        end.close()
+
+
+async def test_unix_upstream_is_not_kept_alive(rig: Rig) -> None:
+    """F6: there is nothing to set, and nothing goes wrong."""
+    session = rig.open(
+        LEGS["tcp-unix"], keepalive=Keepalive(77, 12, 5), max_duration_ms=KEEPALIVE_AFTER_MS + 200
+    )
+    outcome = await rig.ended(session, EndReason.MAX_DURATION)
+    assert outcome.errno == 0
 
 
 async def stand_still(rig: Rig, seconds: float, meanwhile: Callable[[], None]) -> None:

@@ -70,6 +70,8 @@ static void submit_new(struct engine *engine, unsigned number)
         .slot = choose(SLOTS),
         .first_bytes = first,
         .first_size = choose(4) ? 0 : choose(sizeof first),
+        .keepalive = {.idle_s = 60, .interval_s = 10, .probes = choose(2) ? 6 : 0},
+        .dial_port = choose(2) ? PRETEND_PORT : 0,
     };
     submit(engine, number, pretend_pair((uint32_t)limits.first_size), &limits);
 }
@@ -182,6 +184,7 @@ static void history(uint64_t seed, const uint8_t *data, size_t size)
     wanted = 1 + choose(SESSIONS);
     bool stop_early = !choose(6);
     options.connected_delay_ms = choose(2) * 5;
+    options.keepalive_after_ms = choose(3) * 100;
     struct engine *engine = engine_start(&options, &pretend_calls);
     if (engine == NULL)
         goto ended;

@@ -662,14 +662,21 @@ static int call_getsockopt(int fd, int level, int option, void *value, socklen_t
     return 0;
 }
 
+static bool tcp_option(int option)
+{
+    return option == TCP_NOTSENT_LOWAT || option == TCP_KEEPIDLE || option == TCP_KEEPINTVL || option == TCP_KEEPCNT;
+}
+
 static int call_setsockopt(int fd, int level, int option, const void *value, socklen_t size)
 {
     struct end *end = socket_of(fd);
     (void)size;
     if (level == SOL_SOCKET && option == SO_LINGER)
         end->linger = ((const struct linger *)value)->l_onoff && ((const struct linger *)value)->l_linger == 0;
-    else if (level == IPPROTO_TCP ? option != TCP_NOTSENT_LOWAT || end->of_unix : option != SO_OOBINLINE)
+    else if (level == IPPROTO_TCP ? !tcp_option(option) || end->of_unix : option != SO_OOBINLINE && option != SO_KEEPALIVE)
         fail_now("an unknown option");
+    else if (option == SO_KEEPALIVE && level == SOL_SOCKET && (end->of_unix || end->connecting))
+        fail_now("kept alive before it is connected");
     return 0;
 }
 
@@ -683,7 +690,7 @@ static int address(struct sockaddr *to, socklen_t *size, uint16_t port)
 
 static int call_getsockname(int fd, struct sockaddr *to, socklen_t *size)
 {
-    return address(to, size, socket_of(fd)->selfish ? 4000 : (uint16_t)(5000 + choose(1000)));
+    return address(to, size, socket_of(fd)->selfish ? PRETEND_PORT : (uint16_t)(5000 + choose(1000)));
 }
 
 static int call_getpeername(int fd, struct sockaddr *to, socklen_t *size)
@@ -693,7 +700,7 @@ static int call_getpeername(int fd, struct sockaddr *to, socklen_t *size)
         errno = ENOTCONN;
         return -1;
     }
-    return address(to, size, 4000);
+    return address(to, size, PRETEND_PORT);
 }
 
 static int call_queued(int fd, unsigned long question, int *bytes)

@@ -15,6 +15,9 @@
 
 #include <stdbool.h>
 
+/* Where every upstream listens. */
+enum { PRETEND_PORT = 4000 };
+
 extern const struct calls pretend_calls;
 
 struct pair {

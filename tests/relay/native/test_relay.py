@@ -161,7 +161,7 @@ relay = NativeRelay(loop, lambda _: None, threads=2)
 pid = os.fork()
 if pid == 0:
     relay._engine.stop()
-    del relay._engine, relay._submit
+    del relay._engine, relay._submit, relay._launch
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
 relay.close()
