@@ -124,8 +124,9 @@ class EtcdRegistry:
         watch = self._watch
         if watch is None:
             assert self._seen is not None
+            asked_at = self._clock()
             watch = self._watch = await self._gateway.watch(self._seen[1] + 1)
-            self._watched_at, self._barren = self._clock(), True
+            self._watched_at, self._barren = asked_at, True
             if self._regressed(_where(watch.header)):
                 # The member lags behind, or the cluster has lost its memory, and etcd would wait for the revision to come.
                 return await self._look_after(watch, keys)

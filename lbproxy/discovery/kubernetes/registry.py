@@ -157,8 +157,9 @@ class KubernetesRegistry:
     async def _open(self) -> Watch:
         spread = 1 + SPREAD * (2 * self._rng.random() - 1)
         lasts_s = max(1, round(self._options.watch_s * spread))
+        asked_at = self._clock()
         self._watch = await self._server.watch(self._version, lasts_s)
-        self._watched_at, self._lasts_s, self._barren = self._clock(), lasts_s, True
+        self._watched_at, self._lasts_s, self._barren = asked_at, lasts_s, True
         return self._watch
 
     async def _go_on(self, slices: Slices, why: str) -> Answer:

@@ -339,7 +339,7 @@ async def test_a_member_that_lags_behind_is_no_loss_of_memory() -> None:
 
 
 async def test_a_byte_now_and_then_is_an_error_within_the_time_out() -> None:
-    async with gateway() as server, following(server, timeout_s=0.3, quiet_s=0.2) as registry:
+    async with gateway() as server, following(server, timeout_s=0.6, quiet_s=0.2) as registry:
         server.range_ = server.trickles(json.dumps(ONE).encode())
         await fails(registry, "no full answer within")
         with pytest.raises(RegistryError, match="no full answer within"):

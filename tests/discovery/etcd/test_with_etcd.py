@@ -200,7 +200,7 @@ async def test_one_that_forgot_everything_is_called_regressed(etcd: Etcd) -> Non
 
 async def test_a_stopped_one_is_noticed_and_followed_again_when_it_goes_on(etcd: Etcd) -> None:
     etcd.put(f"{PREFIX}a", "10.0.0.1:80")
-    async with following(etcd, quiet_s=0.2, timeout_s=0.3) as registry:
+    async with following(etcd, quiet_s=0.2, timeout_s=1.0) as registry:
         await registry.next()
         assert hosts(await registry.next()) == ["10.0.0.1"]  # silence, looked after
         etcd.server.signal(signal.SIGSTOP)
@@ -294,7 +294,7 @@ async def test_a_token_that_nobody_knows_is_renewed(etcd: Etcd) -> None:
 async def test_a_token_from_before_a_loss_of_memory_holds_up_one_request_only(etcd: Etcd) -> None:
     etcd.user("reader", "secret", PREFIX)
     etcd.enable_auth()
-    options = {"username": "reader", "password": Secret(value="secret"), "timeout_s": 1.5}
+    options = {"username": "reader", "password": Secret(value="secret"), "timeout_s": 2.5}
     async with following(etcd, **options) as registry:
         await registry.next()
         registry._gateway._token = "forgotten.1000000"  # etcd waits for its log to come that far

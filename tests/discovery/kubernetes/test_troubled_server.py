@@ -55,7 +55,7 @@ async def test_a_watch_that_ends_at_once_and_empty_is_an_error() -> None:
 
 
 async def test_a_connection_that_died_without_a_word_is_noticed() -> None:
-    async with api_server() as server, following(server, watch_s=1.0, timeout_s=0.2) as registry:
+    async with api_server() as server, following(server, watch_s=1.0, timeout_s=0.6) as registry:
         await registry.next()
         stuck = asyncio.Event()
 
