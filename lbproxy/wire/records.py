@@ -19,6 +19,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdataclass
 import dns.rdatatype
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.SRV
@@ -177,7 +178,7 @@ class _Beside:
         families = {dns.rdatatype.A: self.ipv4, dns.rdatatype.AAAA: self.ipv6}
         for rrset in response.additional:
             name = _plain(rrset.name)
-            if rrset.rdtype in families and name in targets:
+            if rrset.rdclass == dns.rdataclass.IN and rrset.rdtype in families and name in targets:
                 found = {normalise_ip(cast("dns.rdtypes.IN.A.A", record).address) for record in rrset}
                 families[rrset.rdtype][name] = _sorted(found)
                 self.ttl_s = min(self.ttl_s, float(rrset.ttl))
