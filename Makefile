@@ -19,7 +19,7 @@ ENGINE := setup.py $(wildcard lbproxy/relay/native/*.[ch])
 PYTEST := -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench sanitize image venv servers requirements clean
+.PHONY: help run test check bench sanitize fuzz soak image venv servers requirements clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -41,9 +41,16 @@ check: venv  ## format, lint, types, layers
 bench: venv servers  ## measure beside HAProxy and nginx (see benchmarks/)
 	benchmarks/run $(ARGS)
 
-sanitize: venv  ## run the native relay's tests under the sanitizers
+sanitize: venv  ## run the native relay's tests under the sanitizers, and the fuzzer for a moment
 	tests/relay/native/sanitized.sh address,undefined
 	tests/relay/native/sanitized.sh thread
+	tests/relay/native/fuzz.sh 20
+
+fuzz:  ## fuzz the engine's state machine: five minutes, or ARGS=SECONDS
+	tests/relay/native/fuzz.sh $(ARGS)
+
+soak: venv  ## run the long campaigns in full size, one after the other, and tell their figures
+	LBPROXY_CONFORMANCE=full $(VENV)/bin/python -m pytest -n 0 -s -v tests/soak tests/e2e/test_scale.py $(ARGS)
 
 image:  ## build the container image
 	@docker info >/dev/null 2>&1 || { echo "make image: no container engine answers (tried: docker info)" >&2; exit 1; }

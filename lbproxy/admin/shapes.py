@@ -113,7 +113,10 @@ class LeaseStatus(TypedDict):
 
 class SessionStatus(TypedDict):
     """One live session. `endpoint` is "" until one is picked. `phase` as in the access log. `idle_s` is the time since its
-    last byte (equal to `age_s` without any)."""
+    last byte (equal to `age_s` without any).
+
+    Of each leg what the kernel's TCP knows: the smoothed round-trip time, null before one was measured; segments sent again.
+    Null where there is none: on unix sockets, and while no endpoint is being dialled."""
 
     id: int
     listener: str
@@ -127,6 +130,10 @@ class SessionStatus(TypedDict):
     idle_s: float
     sent_bytes: int
     received_bytes: int
+    client_rtt_s: float | None
+    client_retransmits: int | None
+    upstream_rtt_s: float | None
+    upstream_retransmits: int | None
 
 
 class ReloadResult(TypedDict):

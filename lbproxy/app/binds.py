@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from lbproxy.domain.address import Address, AddressError, ip_address, unix_address
 from lbproxy.proxy.options import ListenerOptions
@@ -20,9 +20,17 @@ logger = logging.getLogger("lbproxy.app")
 class BindError(Exception):
     """Some addresses could not be bound; `errors` has a line each, which names the listener."""
 
-    def __init__(self, errors: list[str]) -> None:
-        super().__init__("; ".join(errors))
-        self.errors = tuple(errors)
+    def __init__(self, failures: Sequence[tuple[str, Address, OSError]]) -> None:
+        self._failures = failures
+        self.errors = tuple(_line(*failure) for failure in failures)
+        super().__init__("; ".join(self.errors))
+
+    def explained(self) -> tuple[str, ...]:
+        """As `errors`, with the process that holds a taken port where it can be found: a walk through /proc, not for the loop."""
+        return tuple(
+            f"{line}{_held(error, address)}"
+            for line, (_, address, error) in zip(self.errors, self._failures, strict=True)
+        )
 
 
 Inherited = dict[Address, _socket.socket]
@@ -46,7 +54,7 @@ def open_new(
     """
     known = set(present)
     opened: dict[Place, _socket.socket] = {}
-    errors: list[str] = []
+    failures: list[tuple[str, Address, OSError]] = []
     wanted = [(options, address) for options in listeners.values() for address in options.binds]
     ipv4_ports = {address.port for _, address in wanted if address.family == "inet" and address.is_wildcard}
     for options, address in wanted:
@@ -60,10 +68,10 @@ def open_new(
                 v6only = address.port != 0 and address.port in ipv4_ports
                 opened[key] = open_listening(address, options.tcp, options.backlog, v6only=v6only)
         except OSError as error:
-            errors.append(f"listener {options.name}: cannot bind {address}: {_explain(error, address)}")
-    if errors:
+            failures.append((options.name, address, error))
+    if failures:
         close_all(opened)
-        raise BindError(errors)
+        raise BindError(failures)
     return opened
 
 
@@ -73,12 +81,16 @@ def close_all(opened: Mapping[Place, _socket.socket]) -> None:
         close_listening(listening, address)
 
 
-def _explain(error: OSError, address: Address) -> str:
+def _line(listener: str, address: Address, error: OSError) -> str:
     text = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno == errno.EADDRINUSE and address.family != "unix":
-        holder = port_holder(address)
-        return f"{text}{f' (held by {holder})' if holder else ''}"
-    return text
+    return f"listener {listener}: cannot bind {address}: {text}"
+
+
+def _held(error: OSError, address: Address) -> str:
+    if error.errno != errno.EADDRINUSE or address.family == "unix":
+        return ""
+    holder = port_holder(address)
+    return f" (held by {holder})" if holder else ""
 
 
 def inherited_sockets(sockets: Iterable[tuple[str, socket.socket]]) -> Inherited:

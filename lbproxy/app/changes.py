@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import dataclasses
 import logging
+import socket
 
 from lbproxy.app.binds import Inherited, Place, close_all, open_new, place
 from lbproxy.app.following import Sources
@@ -105,6 +106,25 @@ def apply(running: Running, loaded: Loaded, sources: Sources, inherited: Inherit
         # What a defect has left over: nobody serves it.
         served = {id(each) for listener in running.listeners.values() for each in listener.sockets.values()}
         close_all({key: each for key, each in opened.items() if id(each) not in served})
+
+
+def served_by_half(running: Running) -> list[str]:
+    """A line for each `[::]` that was bound beside `0.0.0.0` and lost it: a bound socket cannot begin to take IPv4."""
+    ipv4 = {
+        address.port
+        for listener in running.listeners.values()
+        for address in listener.sockets
+        if address.family == "inet" and address.is_wildcard
+    }
+    return [
+        f"listener {listener.name}: {address} takes IPv6 alone until a restart"
+        for listener in running.listeners.values()
+        for address, listening in listener.sockets.items()
+        if address.family == "inet6"
+        and address.is_wildcard
+        and address.port not in ipv4 | {0}
+        and listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    ]
 
 
 def _apply(

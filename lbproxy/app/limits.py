@@ -46,9 +46,12 @@ def memory_limit_bytes() -> int:
     return min(limits)
 
 
-def max_connections(configured: int | Share | None, nofile: int, memory_bytes: int) -> int:
-    """The process's limit of sessions: the configured number as far as descriptors allow, else what fits (or a share of it)."""
-    by_fds = max(1, (nofile - reserve_fds(nofile)) // FDS_A_SESSION)
+def max_connections(
+    configured: int | Share | None, nofile: int, memory_bytes: int, relay_fds: int = 0
+) -> int:
+    """The process's limit of sessions: the configured number as far as descriptors allow, else what fits (or a share of it).
+    `relay_fds` are what the relay may open for itself (its pipes)."""
+    by_fds = max(1, (nofile - reserve_fds(nofile) - relay_fds) // FDS_A_SESSION)
     if isinstance(configured, int):
         return min(configured, by_fds)
     fits = max(1, min(by_fds, memory_bytes // 2 // MEMORY_A_SESSION_BYTES))

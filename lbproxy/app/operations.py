@@ -151,18 +151,19 @@ class AdminOperations:
     ) -> tuple[Sequence[SessionStatus], int | None]:
         if upstream is not None:
             self._find_upstream(upstream)
-        views = {view.session: view for view in self._running.relay.sessions()}
         found: list[SessionStatus] = []
         for session in self._running.dialer.sessions:
             if session.id <= after or (upstream is not None and session.route.upstream != upstream):
                 continue
             if len(found) == limit:
                 return found, found[-1]["id"]
-            found.append(self._session(session, views.get(session.id)))
+            found.append(self._session(session, self._running.relay.look(session.id)))
         return found, None
 
     def _session(self, session: Session, view: SessionView | None) -> SessionStatus:
         age_s = self._running.dialer.clock() - session.started
+        client = None if view is None else view.client_tcp
+        upstream = None if view is None else view.upstream_tcp
         return SessionStatus(
             id=session.id,
             listener=session.route.listener,
@@ -176,6 +177,10 @@ class AdminOperations:
             idle_s=view.idle_s if view is not None else age_s,
             sent_bytes=view.sent_bytes if view is not None else 0,
             received_bytes=view.received_bytes if view is not None else 0,
+            client_rtt_s=None if client is None else client.rtt_s,
+            client_retransmits=None if client is None else client.retransmits,
+            upstream_rtt_s=None if upstream is None else upstream.rtt_s,
+            upstream_retransmits=None if upstream is None else upstream.retransmits,
         )
 
     # -- orders

@@ -61,7 +61,9 @@ def make_registry(options: object, means: Means) -> Registry:
             from lbproxy.wire.nameservers import NameServers
             from lbproxy.wire.records import RecordResolver
 
-            resolver = RecordResolver(NameServers(options.servers), options.timeout_s)
+            resolver = RecordResolver(
+                NameServers(options.servers, timeout_s=options.timeout_s), options.timeout_s
+            )
             return DnsRegistry(options, resolver, means.clock, means.sleep, means.rng)
         case FileOptions():
             from lbproxy.discovery.file.registry import FileRegistry

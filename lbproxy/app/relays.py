@@ -7,7 +7,7 @@ import logging
 
 from lbproxy.relay.aio.relay import AsyncioRelay
 from lbproxy.relay.contract import EventsCallback, Relay
-from lbproxy.relay.native.relay import NativeRelay, available
+from lbproxy.relay.native.relay import NativeRelay, available, descriptors
 from lbproxy.relay.options import RelayChoice
 
 logger = logging.getLogger("lbproxy.app")
@@ -16,6 +16,11 @@ logger = logging.getLogger("lbproxy.app")
 def why_not(choice: RelayChoice) -> str | None:
     """Why the configured relay cannot be had here; None if it can. `auto` always can."""
     return available() if choice.kind == "native" else None
+
+
+def relay_fds(choice: RelayChoice) -> int:
+    """The descriptors that the relay of this choice may take for itself, beside those of its sessions."""
+    return 0 if choice.kind == "asyncio" or available() is not None else descriptors(choice.threads)
 
 
 def make_relay(choice: RelayChoice, loop: asyncio.AbstractEventLoop, on_events: EventsCallback) -> Relay:

@@ -69,12 +69,13 @@ class Reloader:
             try:
                 changes.apply(running, loaded, self._sources, {})
             except BindError as error:
-                raise self._refused("failed", error.errors) from error
+                raise self._refused("failed", await _explained(error)) from error
             except Exception:
                 running.reloads["failed"] += 1
                 running.last_reload_successful = False
                 raise
             self._applied()
+            lines += changes.served_by_half(running)
         result = ReloadResult(
             result="applied" if lines else "unchanged", changes=lines, restart_needed=restart
         )
@@ -96,3 +97,11 @@ class Reloader:
         for line in errors:
             logger.error("reload refused, nothing changed: %s", line)
         return Refused("the configuration is refused; nothing has changed", errors)
+
+
+async def _explained(error: BindError) -> tuple[str, ...]:
+    """With the holders of taken ports; who they are is looked up beside the loop, and left out where no thread can be had."""
+    try:
+        return await asyncio.to_thread(error.explained)
+    except RuntimeError:
+        return error.errors

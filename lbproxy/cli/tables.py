@@ -52,6 +52,16 @@ def age(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours < 48 else f"{hours // 24}d{hours % 24:02d}h"
 
 
+def round_trip(seconds: float | None) -> str:
+    """A round-trip time in milliseconds, - where there is none."""
+    return "-" if seconds is None else f"{seconds * 1000:.3g}ms"
+
+
+def resent(segments: int | None) -> str:
+    """Segments sent again, - where there is no TCP."""
+    return "-" if segments is None else str(segments)
+
+
 def listeners(items: Sequence[dict[str, Any]]) -> list[str]:
     """One line a listener."""
     return table(
@@ -125,9 +135,22 @@ def endpoint(one: dict[str, Any]) -> tuple[Cell, ...]:
 
 
 def sessions(items: Sequence[dict[str, Any]]) -> list[str]:
-    """One line a session."""
+    """One line a session. Round-trip times and segments sent again: the client's, then the upstream's."""
     return table(
-        ("ID", "LISTENER", "CLIENT", "UPSTREAM", "ENDPOINT", "PHASE", "AGE", "IDLE", "SENT", "RECEIVED"),
+        (
+            "ID",
+            "LISTENER",
+            "CLIENT",
+            "UPSTREAM",
+            "ENDPOINT",
+            "PHASE",
+            "AGE",
+            "IDLE",
+            "SENT",
+            "RECEIVED",
+            "RTT",
+            "RESENT",
+        ),
         [
             (
                 one["id"],
@@ -140,6 +163,8 @@ def sessions(items: Sequence[dict[str, Any]]) -> list[str]:
                 age(one["idle_s"]),
                 size(one["sent_bytes"]),
                 size(one["received_bytes"]),
+                f"{round_trip(one['client_rtt_s'])} / {round_trip(one['upstream_rtt_s'])}",
+                f"{resent(one['client_retransmits'])} / {resent(one['upstream_retransmits'])}",
             )
             for one in items
         ],

@@ -13,6 +13,7 @@ from lbproxy.config import values
 from lbproxy.config.options import Share
 from lbproxy.domain.address import Address, HostName
 from lbproxy.proxy.options import Network
+from lbproxy.relay.options import MAX_THREADS
 from lbproxy.wire.secrets import Secret
 
 DURATION_PATTERN: Final = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
@@ -163,9 +164,9 @@ def _show_max_connections(value: int | Share | None) -> int | str:
 def _threads(given: object) -> int | None:
     if given == "auto":
         return None
-    if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= 256:
+    if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= MAX_THREADS:
         return given
-    raise ValueError(f"expected auto or a number from 1 to 256, got {values.shown(given)}")
+    raise ValueError(f"expected auto or a number from 1 to {MAX_THREADS}, got {values.shown(given)}")
 
 
 def _shown_endpoints(given: object) -> object:
@@ -235,7 +236,7 @@ Threads = Annotated[
     int | None,
     PlainValidator(_threads),
     PlainSerializer(lambda value: "auto" if value is None else value),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 256}]}),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MAX_THREADS}]}),
 ]
 
 StateDir = Annotated[

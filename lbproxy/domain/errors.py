@@ -59,6 +59,7 @@ _CAUSES: Final[dict[int, DialCause]] = {
     errno.ENFILE: _NO_FDS,
     errno.ENOBUFS: _NO_FDS,
     errno.ENOMEM: _NO_FDS,
+    errno.ENOSPC: _NO_FDS,  # the user's limit of epoll watches: the socket was made and cannot be watched
     # A firewall's REJECT towards our own packets: the path is closed, not the port.
     errno.EACCES: _UNREACHABLE,
     errno.EPERM: _UNREACHABLE,

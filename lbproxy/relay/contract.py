@@ -100,8 +100,18 @@ class SlotCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class TcpView:
+    """One TCP leg as the kernel sees it (TCP_INFO). `rtt_s` is the smoothed round-trip time to its peer, None before the first
+    one was measured; `retransmits` are segments sent again since the connect began."""
+
+    rtt_s: float | None
+    retransmits: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionView:
-    """One live session as the relay sees it, read on demand. `idle_s` is the time since its last byte."""
+    """One live session as the relay sees it, read on demand. `idle_s` is the time since its last byte. The legs are there only
+    where one session is asked for (`Relay.look`), on TCP, and until it ends."""
 
     session: int
     phase: Phase
@@ -109,6 +119,8 @@ class SessionView:
     received_bytes: int
     age_s: float
     idle_s: float
+    client_tcp: TcpView | None = None
+    upstream_tcp: TcpView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +208,9 @@ class Relay(Protocol):
     def statistics(self) -> RelayStatistics: ...
 
     def sessions(self) -> Sequence[SessionView]: ...
+
+    def look(self, session: int) -> SessionView | None:
+        """One session, with what the kernel knows about its legs: two system calls. None if it is not here."""
 
     def close(self) -> None:
         """Reset what is left (reason KILLED) and give every outstanding event to the callback before returning. Idempotent."""

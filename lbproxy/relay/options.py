@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+MAX_THREADS: Final = 64
+"""What an engine takes (ENGINE_MAX_THREADS in engine.h; a test holds them together)."""
 
 
 @dataclass(frozen=True, slots=True)

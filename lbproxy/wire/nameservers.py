@@ -30,11 +30,14 @@ class NameServers:
         *,
         search: tuple[str, ...] = (),
         resolv_conf_path: Path = Path("/etc/resolv.conf"),
+        timeout_s: float = 5.0,
     ) -> None:
+        """A question that may take `timeout_s` reaches every server twice within it, should the others be silent."""
+        self._timeout_s = timeout_s
         self._path = resolv_conf_path
         self._stamp: tuple[int, int, int] | None = None
         self._system: dns.asyncresolver.Resolver | None = None
-        self._given = _of(given, search) if given else None
+        self._given = self._hasty(_of(given, search)) if given else None
 
     def resolver(self, name: str) -> dns.asyncresolver.Resolver:
         """Whom to ask about `name`. Raises ResolveError when resolv.conf cannot be read."""
@@ -44,12 +47,17 @@ class NameServers:
             status = self._path.stat()
             stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self._system is None or stamp != self._stamp:
-                self._system = dns.asyncresolver.Resolver(str(self._path))
+                self._system = self._hasty(dns.asyncresolver.Resolver(str(self._path)))
                 self._system.use_edns(0, 0, EDNS_BYTES)
                 self._stamp = stamp
         except (OSError, ValueError, dns.exception.DNSException) as error:
             raise ResolveError(name, f"{self._path}: {error}", retryable=True) from error
         return self._system
+
+    def _hasty(self, resolver: dns.asyncresolver.Resolver) -> dns.asyncresolver.Resolver:
+        # Else the first of two servers, if silent, would take all of a short time for itself.
+        resolver.timeout = min(resolver.timeout, self._timeout_s / (2 * len(resolver.nameservers)))
+        return resolver
 
 
 def _of(servers: tuple[tuple[str, int], ...], search: tuple[str, ...]) -> dns.asyncresolver.Resolver:

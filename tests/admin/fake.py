@@ -78,6 +78,10 @@ def session(number: int) -> SessionStatus:
         idle_s=1.5,
         sent_bytes=10,
         received_bytes=20,
+        client_rtt_s=0.0123,
+        client_retransmits=4,
+        upstream_rtt_s=None,
+        upstream_retransmits=None,
     )
 
 

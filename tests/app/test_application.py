@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from lbproxy.app import binds
 from lbproxy.app.application import Application
 from lbproxy.config.load import Loaded, load_text
+from lbproxy.domain.address import Address
 
 CONFIG = """
 runtime: {{drain_timeout: 0s}}
@@ -85,6 +87,44 @@ async def test_a_reload_that_breaks_in_any_way_is_told_and_the_program_goes_on(
         it.on_read = lambda: None
         await it.reload("unchanged")
         assert it.eligible == ["127.0.0.1:1"]
+
+
+async def test_who_holds_a_taken_port_is_looked_up_beside_the_loop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looked: list[threading.Thread] = []
+
+    def holder(_: Address) -> str:
+        looked.append(threading.current_thread())
+        return "somebody"
+
+    monkeypatch.setattr(binds, "port_holder", holder)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with running(CONFIG.format(listen=0, endpoint=1)) as it:
+            it.text = CONFIG.format(listen=port, endpoint=1)
+            await it.reload("failed")
+    assert (
+        f"cannot bind 127.0.0.1:{port}: Address already in use (held by somebody)" in capsys.readouterr().err
+    )
+    assert looked
+    assert threading.main_thread() not in looked
+
+
+async def test_wildcard_that_was_bound_for_ipv6_alone_says_so_when_the_ipv4_one_leaves(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    port = free_port()
+    alone = CONFIG.replace('"127.0.0.1:{listen}"', f'"[::]:{port}"').format(endpoint=1)
+    both = alone.replace(f'"[::]:{port}"', f'["0.0.0.0:{port}", "[::]:{port}"]')
+    half = f"listener in: [::]:{port} takes IPv6 alone until a restart"
+    async with running(both) as it:
+        it.text = alone
+        await it.reload("applied")
+        assert half in capsys.readouterr().err
+        it.text = both
+        await it.reload("applied")
+        assert half not in capsys.readouterr().err
 
 
 async def test_a_reload_on_its_way_does_not_reopen_what_a_drain_has_closed() -> None:

@@ -22,8 +22,9 @@ def test_a_taken_port_is_told_with_its_listener_and_its_holder_and_nothing_stays
         wanted = listeners(web=(ip_address("127.0.0.1", 0),), db=(ip_address("127.0.0.1", port),))
         with pytest.raises(BindError) as caught:
             open_new(wanted, (), {})
-    [line] = caught.value.errors
-    assert line.startswith(f"listener db: cannot bind 127.0.0.1:{port}: Address already in use (held by ")
+        [line] = caught.value.explained()
+    assert caught.value.errors == (f"listener db: cannot bind 127.0.0.1:{port}: Address already in use",)
+    assert line.startswith(f"{caught.value.errors[0]} (held by ")
     assert f"(pid {os.getpid()})" in line
 
 

@@ -73,9 +73,9 @@ unix:/run/x.sock  eligible  1            3   2000         2  5.0 MiB  12 B
 """
 
 SESSIONS = """\
-ID  LISTENER  CLIENT              UPSTREAM  ENDPOINT     PHASE  AGE    IDLE  SENT  RECEIVED
- 1  web       [2001:db8::1]:5001  web       10.0.0.1:80  relay  1m15s  1.5s  10 B  20 B
- 2  web       [2001:db8::1]:5002  web       10.0.0.1:80  relay  1m15s  1.5s  10 B  20 B
+ID  LISTENER  CLIENT              UPSTREAM  ENDPOINT     PHASE  AGE    IDLE  SENT  RECEIVED  RTT         RESENT
+ 1  web       [2001:db8::1]:5001  web       10.0.0.1:80  relay  1m15s  1.5s  10 B  20 B      12.3ms / -  4 / -
+ 2  web       [2001:db8::1]:5002  web       10.0.0.1:80  relay  1m15s  1.5s  10 B  20 B      12.3ms / -  4 / -
 """
 
 

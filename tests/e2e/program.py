@@ -36,7 +36,7 @@ class Program:
     """A running `lbproxy run`. It serves as soon as this object exists.
 
     `nofile` is its limit of open files, `netns` the network namespace it lives in, `wrap` what stands before its command,
-    `token` what `ask` shows to the admin interface, `further` more files and folders of configuration.
+    `token` what `ask` shows to the admin interface, `further` more files and folders of configuration, `run` the command that stands for `lbproxy run`.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Program:
         stdin: socket.socket | None = None,
         token: str = "",
         further: Sequence[Path] = (),
+        run: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / "lbproxy.yaml"
@@ -59,7 +60,7 @@ class Program:
         self._netns = netns
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         files = [word for file in (self.file, *further) for word in ("-c", str(file))]
-        command = [*wrap, sys.executable, "-m", "lbproxy", "run", *files]
+        command = [*wrap, *(run or (sys.executable, "-m", "lbproxy", "run")), *files]
         if nofile is not None:
             command = ["prlimit", f"--nofile={nofile}:{nofile}", "--", *command]
         setpriv = find("setpriv")  # if the test run is killed, the program ends too

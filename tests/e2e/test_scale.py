@@ -18,7 +18,7 @@ from tests.e2e.peers import connect, echo, exchange, until, upstreams
 from tests.e2e.program import WITHIN_S, config
 from tests.relay.scale import FULL, KIB, MIB, scaled
 
-IDLE = scaled(5000, 1000)
+IDLE = scaled(9000, 1000)
 IDLE_FOR_S = scaled(20.0, 3.0)
 SHORT = scaled(100_000, 3000)
 WARM_UP = scaled(5000, 1000)

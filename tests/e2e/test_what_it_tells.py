@@ -26,7 +26,7 @@ from tests.e2e.peers import (
     until,
     upstreams,
 )
-from tests.e2e.program import Program, config
+from tests.e2e.program import Program, config, lbproxy
 from tests.servers.programs import require
 
 FIELDS = [
@@ -260,3 +260,20 @@ def test_page_for_browsers_is_served(start: Start) -> None:
         assert status == 200
         assert b"<html" in page
         assert b"lbproxy" in page
+
+
+def test_sessions_tell_round_trip_times_and_what_was_sent_again(start: Start) -> None:
+    listening, port = listen()
+    with listening:
+        lb = start(config([port]))
+        with connect(lb.address()) as client, accept(listening) as upstream:
+            client.sendall(b"x")
+            assert upstream.recv(1) == b"x"
+            (session,) = lb.sessions()
+            for leg in ("client", "upstream"):
+                assert 0 < session[f"{leg}_rtt_s"] < 1, session
+                assert session[f"{leg}_retransmits"] == 0, session
+            done = lbproxy("sessions", "--admin", lb.admin)
+            head, line = done.stdout.splitlines()
+            assert head.split()[-2:] == ["RTT", "RESENT"]
+            assert line.endswith("0 / 0")

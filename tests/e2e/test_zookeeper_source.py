@@ -121,8 +121,9 @@ async def test_a_cold_start_without_zookeeper_serves_what_was_known(
     start: Start, ensemble: Restartable, tmp_path: Path
 ) -> None:
     config = CONFIG % (f"runtime: {{state_dir: '{tmp_path / 'state'}'}}", ensemble.port)
-    async with upstreams(echo) as (one,), instances(ensemble.port) as some:
-        await some.create(f"{NODE}/127.0.0.1:{one.port}")
+    async with upstreams(echo) as (one,):
+        async with instances(ensemble.port) as some:
+            await some.create(f"{NODE}/127.0.0.1:{one.port}", ephemeral=False)
         first = start(config)
         await until(lambda: eligible(first) == {one.port})
         await until(lambda: list(tmp_path.glob("state/discovery/*.json")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -18,7 +17,9 @@ from lbproxy.wire.tls import ClientTls
 WELL_AGAIN_S: Final = (
     60.0  # as often the list is read without a reason: that the server still answers is news, too
 )
-ASKED_AT_ONCE: Final = 200
+ASKED_AT_ONCE: Final = (
+    32  # their answers come together: a turn of the loop takes them in within two milliseconds
+)
 
 
 class ZooKeeperRegistry:
@@ -79,8 +80,13 @@ class ZooKeeperRegistry:
         until = asyncio.get_running_loop().time() + self._options.session_timeout_s
         while True:
             await session.wait_connected(until)
-            with contextlib.suppress(SessionLostError):  # then until it is back, or the time is over
+            try:
                 return await self._read(session)
+            except SessionLostError:
+                self._view = None  # until it is back, or the time is over
+            except BaseException:
+                self._view = None  # what was asked and not taken in is to be asked again
+                raise
 
     async def _something(self, view: _View) -> None:
         """Wait until there may be something to read."""
@@ -159,7 +165,8 @@ class _View:
 
     def wanted(self) -> list[str]:
         """The children to read: new ones, and those that have changed."""
-        return [name for name in self._names if name not in self._known or name in self.stale]
+        new = [] if len(self._known) == len(self._names) else [n for n in self._names if n not in self._known]
+        return new + sorted(self.stale & self._known.keys())
 
     def read(self, name: str, data: bytes | None) -> None:
         """None: it went between the list and the question, as a new list will say, too."""

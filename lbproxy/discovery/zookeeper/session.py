@@ -177,6 +177,7 @@ class Session:
 
     def _listen(self, state: str) -> None:
         """In kazoo's thread."""
+        self._handler.established = state == KazooState.CONNECTED
         self._soon(lambda: self._now(state))
 
     def _now(self, state: str) -> None:
@@ -202,7 +203,16 @@ class _Handler(SequentialThreadingHandler):  # type: ignore[misc] # kazoo has no
         self._lock = threading.Lock()
         self._cut = False
         self._connection: socket.socket | None = None
+        self.established = False
         self.trouble = ""
+
+    def select(self, *args: Any) -> Any:
+        """Bounds how long a server may take to welcome us: kazoo would give it a whole session, and one that is about to start, or is
+        stopped, would be waited for beside others that are well."""
+        *sockets, timeout = args
+        if not self.established and timeout is not None:
+            timeout = min(timeout, CONNECT_TIMEOUT_S)
+        return super().select(*sockets, timeout)
 
     def create_connection(
         self, address: tuple[str, int], hostname: str | None = None, timeout: float | None = None, **_: object

@@ -8,7 +8,7 @@ import struct
 import termios
 
 from lbproxy.domain.address import Family
-from lbproxy.relay.contract import Keepalive, Socket
+from lbproxy.relay.contract import Keepalive, Socket, TcpView
 
 _FAMILIES: dict[int, Family] = {
     socket.AF_INET: "inet",
@@ -18,6 +18,9 @@ _FAMILIES: dict[int, Family] = {
 _NO_LINGER = struct.pack("ii", 1, 0)
 _INT = struct.Struct("i")
 _ZERO = bytes(_INT.size)
+# linux/tcp.h, struct tcp_info: tcpi_rtt (microseconds) and tcpi_total_retrans. Its head never changes, it only grows.
+_TCP_INFO_BYTES = 104
+_RTT_AND_RETRANSMITS = struct.Struct("68xI28xI")
 
 
 def family(sock: Socket) -> Family:
@@ -36,6 +39,15 @@ def unacknowledged_bytes(sock: Socket) -> int:
     if sock.family == socket.AF_UNIX:
         return 0
     return int(_INT.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, _ZERO))[0])
+
+
+def tcp_info(sock: Socket) -> TcpView | None:
+    """What the kernel knows about a TCP connection; None on a unix socket."""
+    if sock.family == socket.AF_UNIX:
+        return None
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    rtt_us, retransmits = _RTT_AND_RETRANSMITS.unpack(info)
+    return TcpView(rtt_us / 1e6 if rtt_us else None, retransmits)
 
 
 def take_error(sock: Socket) -> int:

@@ -19,6 +19,7 @@ from lbproxy.domain.session import EndReason
 from lbproxy.relay.aio.deadlines import NEVER, TICK_S, Deadlines
 from lbproxy.relay.aio.flow import Flow, State
 from lbproxy.relay.aio.half import BUFFER_BYTES, Half
+from lbproxy.relay.aio.kernel import tcp_info
 from lbproxy.relay.contract import (
     Event,
     EventsCallback,
@@ -28,6 +29,7 @@ from lbproxy.relay.contract import (
     SessionView,
     SlotCounters,
     Socket,
+    TcpView,
 )
 
 TURN_EVENTS: Final = 64
@@ -140,17 +142,13 @@ class AsyncioRelay:
 
     def sessions(self) -> Sequence[SessionView]:
         now = self._clock()
-        return [
-            SessionView(
-                session=flow.session,
-                phase=flow.phase(),
-                sent_bytes=flow.upward.count,
-                received_bytes=flow.downward.count,
-                age_s=now - flow.started_at,
-                idle_s=now - flow.moved_at(),
-            )
-            for flow in self._flows.values()
-        ]
+        return [_view(flow, now, None, None) for flow in self._flows.values()]
+
+    def look(self, session: int) -> SessionView | None:
+        flow = self._flows.get(session)
+        if flow is None:
+            return None
+        return _view(flow, self._clock(), tcp_info(flow.upward.source), tcp_info(flow.downward.source))
 
     def statistics(self) -> RelayStatistics:
         return RelayStatistics(
@@ -311,3 +309,16 @@ class AsyncioRelay:
             flow.expire(reason, now)
         else:
             self.look_at(flow, at, now)
+
+
+def _view(flow: Flow, now: float, client_tcp: TcpView | None, upstream_tcp: TcpView | None) -> SessionView:
+    return SessionView(
+        session=flow.session,
+        phase=flow.phase(),
+        sent_bytes=flow.upward.count,
+        received_bytes=flow.downward.count,
+        age_s=now - flow.started_at,
+        idle_s=now - flow.moved_at(),
+        client_tcp=client_tcp,
+        upstream_tcp=upstream_tcp,
+    )

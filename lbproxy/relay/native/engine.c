@@ -15,6 +15,7 @@
  *   then reads only what is atomic, or was written before the submit.
  * - The thread publishes its notices at the end of its turn. So no event of the turn's batch can meet a reused session, and the
  *   generation in the event's data proves it.
+ * - The owner uses a live session's descriptors in one place only, `engine_look`, which says why that is safe.
  * - Both descriptors are registered once, edge-triggered, and never modified. close() takes them out of the epoll; only one that is
  *   given back is taken out by hand.
  *
@@ -32,6 +33,8 @@
 #include "state.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -302,6 +305,7 @@ static void turn(struct thread *thread, int most)
 static void *run(void *argument)
 {
     struct thread *thread = argument;
+    atomic_store(&thread->tid, gettid());
     while (!atomic_load_explicit(&thread->engine->stopping, memory_order_acquire))
         turn(thread, -1);
     return NULL;
@@ -528,6 +532,7 @@ static void session_begin(struct session *session, const struct engine_submit *s
     atomic_store_explicit(&session->moved_at, now, memory_order_relaxed);
     atomic_store_explicit(&session->phase, PHASE_CONNECT, memory_order_relaxed);
     atomic_store_explicit(&session->claim, CLAIM_NONE, memory_order_relaxed);
+    atomic_store_explicit(&session->looking, LOOK_NONE, memory_order_relaxed);
     link_clear(&session->running);
     link_clear(&session->armed);
     link_clear(&session->resetting);
@@ -694,12 +699,45 @@ bool engine_view(struct engine *engine, uint64_t handle, struct engine_view *vie
     struct session *session = session_of(engine, handle);
     if (session == NULL || atomic_load_explicit(&session->claim, memory_order_relaxed) == CLAIM_ENDED)
         return false;
+    view->client = view->upstream = (struct engine_leg){0};
     uint64_t now = engine->calls->now(), moved_at = count_of(&session->moved_at);
     view->phase = atomic_load_explicit(&session->phase, memory_order_relaxed);
     view->sent = count_of(&session->half[UPWARD].count);
     view->received = count_of(&session->half[DOWNWARD].count);
     view->age_ns = (int64_t)(now - session->started_at);
     view->idle_ns = now > moved_at ? (int64_t)(now - moved_at) : 0;
+    return true;
+}
+
+static struct engine_leg leg_of(const struct calls *calls, int fd)
+{
+    struct tcp_info info = {0};
+    socklen_t size = sizeof info;
+    if (calls->getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == -1)
+        return (struct engine_leg){0};
+    return (struct engine_leg){.known = true, .rtt_us = info.tcpi_rtt, .retransmits = info.tcpi_total_retrans};
+}
+
+/* The thread may end the session at any moment, and a descriptor that it has closed may be somebody else's socket at the next. So the
+ * owner says that it looks, by one exchange of `looking`; the thread says that it is done with the descriptors by another, its
+ * last step with them (`let_go`). Whoever comes second knows of the first: a look that comes after the end asks nothing, and an end
+ * that comes during a look leaves both descriptors open, to be closed here. Nobody waits. The Outcome cannot overtake this: the
+ * owner alone fetches it. */
+bool engine_look(struct engine *engine, uint64_t handle, struct engine_view *view)
+{
+    struct session *session = session_of(engine, handle);
+    if (!engine_view(engine, handle, view))
+        return false;
+    unsigned char expected = LOOK_NONE;
+    if (!atomic_compare_exchange_strong_explicit(
+            &session->looking, &expected, LOOK_BEGUN, memory_order_acq_rel, memory_order_acquire))
+        return true;
+    view->client = leg_of(engine->calls, session->half[UPWARD].source);
+    view->upstream = leg_of(engine->calls, session->half[DOWNWARD].source);
+    expected = LOOK_BEGUN;
+    if (!atomic_compare_exchange_strong_explicit(
+            &session->looking, &expected, LOOK_NONE, memory_order_acq_rel, memory_order_acquire))
+        session_close(engine->calls, session);
     return true;
 }
 

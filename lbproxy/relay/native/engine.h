@@ -104,10 +104,18 @@ struct engine_event {
     bool upstream_unix;
 };
 
+/* What the kernel knows about one TCP leg. */
+struct engine_leg {
+    bool known;           /* false: a unix socket, or the session is ending */
+    uint32_t rtt_us;      /* smoothed; 0: not measured yet */
+    uint32_t retransmits; /* segments sent again since the connect began */
+};
+
 struct engine_view {
     enum phase phase;
     uint64_t sent, received;
     int64_t age_ns, idle_ns;
+    struct engine_leg client, upstream; /* of `engine_look` */
 };
 
 /* Totals of one thread. `pending` is now, the rest since start. */
@@ -156,7 +164,9 @@ bool engine_abort(struct engine *engine, uint64_t handle, int reason, bool reset
 void engine_collect(struct engine *engine);
 bool engine_fetch(struct engine *engine, struct engine_event *event);
 
+/* `engine_look` asks the kernel about both legs, too (two system calls). */
 bool engine_view(struct engine *engine, uint64_t handle, struct engine_view *view);
+bool engine_look(struct engine *engine, uint64_t handle, struct engine_view *view);
 unsigned engine_threads(const struct engine *engine);
 void engine_totals(const struct engine *engine, unsigned thread, struct engine_totals *totals);
 uint64_t engine_submitted(const struct engine *engine);

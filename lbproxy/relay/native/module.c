@@ -406,6 +406,27 @@ static PyObject *method_view(PyObject *object, PyObject *argument)
         "iKKNN", (int)view.phase, view.sent, view.received, seconds(view.age_ns), seconds(view.idle_ns));
 }
 
+/* Round-trip time in seconds or None, and retransmits; None for what is no TCP leg. */
+static PyObject *leg_tuple(const struct engine_leg *leg)
+{
+    if (!leg->known)
+        Py_RETURN_NONE;
+    return Py_BuildValue("NI", seconds(leg->rtt_us ? (int64_t)leg->rtt_us * 1000 : -1), (unsigned)leg->retransmits);
+}
+
+static PyObject *method_look(PyObject *object, PyObject *argument)
+{
+    struct engine_view view;
+    uint64_t handle = PyLong_AsUnsignedLongLong(argument);
+    if (handle == (uint64_t)-1 && PyErr_Occurred())
+        return NULL;
+    if (!engine_look(((Engine *)object)->engine, handle, &view))
+        Py_RETURN_NONE;
+    return Py_BuildValue(
+        "iKKNNNN", (int)view.phase, view.sent, view.received, seconds(view.age_ns), seconds(view.idle_ns),
+        leg_tuple(&view.client), leg_tuple(&view.upstream));
+}
+
 static PyObject *method_submitted(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -485,6 +506,7 @@ static PyMethodDef engine_methods[] = {
     {"abort", FAST(method_abort), METH_FASTCALL, NULL},
     {"fetch", method_fetch, METH_NOARGS, NULL},
     {"view", method_view, METH_O, NULL},
+    {"look", method_look, METH_O, NULL},
     {"submitted", method_submitted, METH_NOARGS, NULL},
     {"totals", method_totals, METH_NOARGS, NULL},
     {"open_slot", method_open_slot, METH_NOARGS, NULL},

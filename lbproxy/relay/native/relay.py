@@ -9,7 +9,6 @@ from __future__ import annotations
 import _socket
 import asyncio
 import errno
-import logging
 import os
 import resource
 import socket
@@ -36,7 +35,9 @@ from lbproxy.relay.contract import (
     SessionView,
     SlotCounters,
     Socket,
+    TcpView,
 )
+from lbproxy.relay.options import MAX_THREADS
 
 try:
     from lbproxy.relay.native import _engine
@@ -44,8 +45,6 @@ except ImportError as failure:
     _missing: str | None = f"the extension cannot be loaded: {failure}"
 else:
     _missing = None
-
-logger = logging.getLogger("lbproxy.relay")
 
 CONNECTED_DELAY_MS: Final = 5
 """How long a mere Connected waits for company: most short sessions end before, and wake the loop once instead of twice."""
@@ -65,18 +64,20 @@ def available() -> str | None:
 
 
 def _threads(wanted: int | None) -> int:
-    """How many threads to start: one a CPU this process may use unless told otherwise, and at most what an engine takes."""
-    if wanted is not None and wanted > _engine.MAX_THREADS:
-        logger.warning(
-            "the native relay runs %d threads, the most it can, not %d", _engine.MAX_THREADS, wanted
-        )
-    return min(_engine.MAX_THREADS, wanted or len(os.sched_getaffinity(0)))
+    """How many threads to start: one a CPU this process may use unless told otherwise, and then at most what an engine takes."""
+    return wanted or min(MAX_THREADS, len(os.sched_getaffinity(0)))
 
 
 def _pipes(threads: int) -> int:
-    """Pipes a thread may keep: two descriptors each, together at most a 32nd of what this process may open."""
+    """Pipes a thread may keep, one at least: two descriptors each, together a 32nd of what this process may open."""
     nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(4, min(256, nofile // 64) // threads)
+    return max(1, min(256, nofile // 64) // threads)
+
+
+def descriptors(threads: int | None) -> int:
+    """The most that a relay of so many threads opens for itself: its pipes, an epoll and a wake-up a thread, the loop's wake-up."""
+    number = _threads(threads)
+    return number * (2 * _pipes(number) + 2) + 1
 
 
 def _local_ports() -> tuple[int, int]:
@@ -90,9 +91,10 @@ def _local_ports() -> tuple[int, int]:
 
 class NativeRelay:
     """The relay in C threads (see `lbproxy.relay.contract.Relay`). `threads` None means one a CPU this process may use;
-    more than an engine takes (64) are cut to that.
+    at most
+    `MAX_THREADS`.
 
-    Raises OSError if the engine cannot start (no descriptors, no threads). Only to be made where `available()` is None.
+    Raises OSError if the engine cannot start (no descriptors, no threads, too many of them). Only to be made where `available()` is None.
     """
 
     name = "native"
@@ -199,6 +201,23 @@ class NativeRelay:
                 phase, sent_bytes, received_bytes, age_s, idle_s = seen
                 found.append(SessionView(session, _PHASES[phase], sent_bytes, received_bytes, age_s, idle_s))
         return found
+
+    def look(self, session: int) -> SessionView | None:
+        handle = self._handles.get(session)
+        seen = None if handle is None else self._engine.look(handle)
+        if seen is None:
+            return None
+        phase, sent_bytes, received_bytes, age_s, idle_s, client, upstream = seen
+        return SessionView(
+            session,
+            _PHASES[phase],
+            sent_bytes,
+            received_bytes,
+            age_s,
+            idle_s,
+            None if client is None else TcpView(*client),
+            None if upstream is None else TcpView(*upstream),
+        )
 
     def statistics(self) -> RelayStatistics:
         threads = self._engine.totals()

@@ -14,7 +14,8 @@
  * - Nothing is read from the client before RELAYING.
  * - A FIN is written once a direction, and only after every byte of it was. The last FIN is the close itself: both receive queues
  *   were read to their ends, so the kernel sends a FIN and what is before it, not an RST.
- * - Each descriptor is closed once: in `finish`. One that is given back has left the epoll before.
+ * - Each descriptor is closed once: in `finish`, or by the owner if it looks at them in that moment (`engine_look`); no system call of
+ *   this thread uses them after. One that is given back has left the epoll before.
  * - Exactly one Outcome is posted. Who ends the session, its thread or an abort, is decided by one exchange of `claim`.
  * - Every event is an edge. Whoever leaves something unread or unwritten has either been told EAGAIN, or stands in the run queue,
  *   or (resetting) in the list that is looked at every few milliseconds.
@@ -123,6 +124,33 @@ static void linger_none(const struct thread *thread, const struct session *sessi
         thread->calls->setsockopt(half->source, SOL_SOCKET, SO_LINGER, &none, sizeof none);
 }
 
+void session_close(const struct calls *calls, const struct session *session)
+{
+    calls->close(session->half[DOWNWARD].source);
+    if (session->given_back == -1)
+        calls->close(session->half[UPWARD].source);
+}
+
+static void unwatch(const struct thread *thread, int fd)
+{
+    thread->calls->epoll_ctl(thread->epoll, EPOLL_CTL_DEL, fd, &(struct epoll_event){0});
+}
+
+/* The thread's last step with the descriptors. While the owner looks they stay open, and are the owner's to close once this says that
+ * the session is over; before it does, they leave the epoll, or a later turn would hear of a session that is free by then. */
+static void let_go(const struct thread *thread, struct session *session)
+{
+    unsigned char expected = LOOK_NONE;
+    if (!atomic_compare_exchange_strong_explicit(
+            &session->looking, &expected, LOOK_OVER, memory_order_acq_rel, memory_order_acquire)) {
+        unwatch(thread, session->half[UPWARD].source);
+        unwatch(thread, session->half[DOWNWARD].source);
+        if (atomic_exchange_explicit(&session->looking, LOOK_OVER, memory_order_acq_rel) == LOOK_BEGUN)
+            return;
+    }
+    session_close(thread->calls, session);
+}
+
 /* Ends the session. `give_back`: the client lives on, unless an abort has claimed the session. */
 static void finish(struct thread *thread, struct session *session, int reason, int error, bool reset, bool give_back)
 {
@@ -140,7 +168,7 @@ static void finish(struct thread *thread, struct session *session, int reason, i
         wheel_remove(&thread->wheel, session);
     link_out(&session->running);
     link_out(&session->resetting);
-    int client = session->half[UPWARD].source, upstream = session->half[DOWNWARD].source;
+    int client = session->half[UPWARD].source;
     if (reset) {
         linger_none(thread, session, UPWARD);
         linger_none(thread, session, DOWNWARD);
@@ -151,16 +179,14 @@ static void finish(struct thread *thread, struct session *session, int reason, i
         calls->release(session->first_bytes);
         session->first_bytes = NULL;
     }
-    calls->close(upstream);
     if (give_back)
-        calls->epoll_ctl(thread->epoll, EPOLL_CTL_DEL, client, &(struct epoll_event){0});
-    else
-        calls->close(client);
+        unwatch(thread, client);
     thread->live--;
     session->state = STATE_ENDED;
     session->reason = reason;
     session->error = error;
     session->given_back = give_back ? client : -1;
+    let_go(thread, session);
     /* Submitted and ended within one turn, it is younger than the turn's clock. */
     session->ended_at = thread->now > session->started_at ? thread->now : session->started_at;
     if (aborted)

@@ -130,6 +130,9 @@ enum state { STATE_FREE, STATE_SUBMITTED, STATE_CONNECTING, STATE_RELAYING, STAT
 /* Who ends a session: its thread by itself, or an abort. Decided by one exchange, so `engine_abort` never lies. */
 enum claim { CLAIM_NONE, CLAIM_ENDED, CLAIM_ABORTED };
 
+/* Who may use the descriptors beside the session's thread: nobody; the owner, who looks; nobody ever again (`engine_look`). */
+enum looking { LOOK_NONE, LOOK_BEGUN, LOOK_OVER };
+
 struct notice {
     struct notice *next;
     struct session *session;
@@ -148,6 +151,7 @@ struct session {
     uint8_t first_eof;
     bool abort_reset;
     atomic_uchar claim;
+    atomic_uchar looking;
     atomic_uchar phase;
     uint64_t connect_timeout_ms, idle_timeout_ms, half_close_timeout_ms, max_duration_ms;
     uint32_t slot, first_size;
@@ -205,6 +209,7 @@ struct thread {
     uint64_t connected_due;
     struct session *current; /* for the watchdog's report */
     pthread_t id;
+    atomic_int tid; /* as the kernel numbers it */
     bool started;
     /* Written by both sides */
     alignas(CACHE_LINE) _Atomic(struct session *) submitted;
@@ -281,6 +286,9 @@ void session_judge(struct thread *thread, struct session *session);
 void session_deliver(struct thread *thread, struct session *session);
 void session_aborted(struct thread *thread, struct session *session);
 void session_kill(struct thread *thread, struct session *session);
+
+/* Closes what `finish` had to leave open because the owner was looking. */
+void session_close(const struct calls *calls, const struct session *session);
 
 /* engine.c: puts a Connected or an Outcome into this turn's batch. */
 void thread_post(struct thread *thread, struct notice *notice);

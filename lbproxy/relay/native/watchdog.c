@@ -1,13 +1,17 @@
 /* A thread that looks after the relay threads. It counts, it does not time: a look finds a thread asleep, or its beats grown, or else
  * a beat missed. So a pause of the whole process (a suspended machine) misses one beat at most, however long it was; and a look that
- * comes late itself counts nothing, so many short pauses miss none. While a debugger is attached nobody is ended.
+ * comes late itself counts nothing, so many short pauses miss none. Nor does one at a thread that a debugger holds.
  * A thread that missed too many in a row hangs in one session for ever, and with it all the others it serves: what is known is
  * written to stderr and the process ends, in that thread, for its supervisor to start it anew and for the core to show where.
+ *
+ * Nothing on that way may wait, or the process would hang with its thread: no memory is allocated (the thread may hold the
+ * allocator's lock), and stderr is written only as far as it takes the report at once.
  */
 #define _GNU_SOURCE
 #include "state.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,18 +36,36 @@ static int64_t milliseconds_after(const struct timespec *then)
     return (int64_t)(now.tv_sec - then->tv_sec) * 1000 + (now.tv_nsec - then->tv_nsec) / 1000000;
 }
 
-static bool is_traced(void)
+/* Asked of the thread, not of the process: a debugger may hold one of its threads alone. */
+static bool is_traced(const struct thread *thread)
 {
-    char line[128];
-    int tracer = 0;
-    FILE *status = fopen("/proc/self/status", "re");
-    if (status == NULL)
+    static const char field[] = "\nTracerPid:\t";
+    char path[64], status[1024];
+    snprintf(path, sizeof path, "/proc/self/task/%d/status", atomic_load(&thread->tid));
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd == -1)
         return false;
-    while (tracer == 0 && fgets(line, sizeof line, status) != NULL)
-        if (sscanf(line, "TracerPid: %d", &tracer) == 1)
-            break;
-    fclose(status);
-    return tracer != 0;
+    ssize_t size = thread->calls->read(fd, status, sizeof status - 1);
+    thread->calls->close(fd);
+    status[size > 0 ? size : 0] = 0;
+    const char *found = strstr(status, field);
+    return found != NULL && found[sizeof field - 1] != '0';
+}
+
+/* A socket takes it or not; so does a pipe or a terminal that is opened anew, without waiting; what cannot be opened anew (a file of
+ * another user) does not make anybody wait. The process may share its stderr with others: its own flags stay as they are. */
+static void say(const struct calls *calls, const char *text, size_t size)
+{
+    if (calls->send(2, text, size, MSG_DONTWAIT | MSG_NOSIGNAL) != -1 || errno != ENOTSOCK)
+        return;
+    int fd = open("/proc/self/fd/2", O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    struct pollfd ready = {.fd = 2, .events = POLLOUT};
+    if (fd == -1 && poll(&ready, 1, 0) == 1 && ready.revents == POLLOUT)
+        fd = 2;
+    if (fd != -1) {
+        ssize_t written = calls->write(fd, text, size);
+        (void)written;
+    }
 }
 
 static const char *const state_names[] = {"free", "submitted", "connecting", "relaying", "resetting", "ended"};
@@ -65,12 +87,8 @@ static void report(const struct thread *thread, unsigned missed)
             "lbproxy: it hangs in session %llu (%s, client fd %d flags %#x, upstream fd %d flags %#x)\n",
             (unsigned long long)session->id, state_names[session->state % 6], session->half[UPWARD].source,
             session->half[UPWARD].flags, session->half[DOWNWARD].source, session->half[DOWNWARD].flags);
-    struct pollfd errors = {.fd = 2, .events = POLLOUT};
-    /* A full pipe must not keep the process alive. */
-    if (size > 0 && poll(&errors, 1, 0) == 1 && errors.revents & POLLOUT) {
-        ssize_t written = thread->calls->write(2, text, (size_t)size < sizeof text ? (size_t)size : sizeof text - 1);
-        (void)written;
-    }
+    if (size > 0)
+        say(thread->calls, text, (size_t)size < sizeof text ? (size_t)size : sizeof text - 1);
 }
 
 /* `paused`: this look is late itself, so the process stood still. */
@@ -80,10 +98,10 @@ static void look(struct watchdog *watchdog, bool paused)
     for (unsigned at = 0; at < engine->threads; at++) {
         struct thread *thread = engine->thread[at];
         uint64_t beats = count_of(&thread->beats);
-        bool alive = paused || atomic_load(&thread->asleep) || beats != watchdog->beats[at];
+        bool alive = paused || atomic_load(&thread->asleep) || beats != watchdog->beats[at] || is_traced(thread);
         watchdog->beats[at] = beats;
         watchdog->missed[at] = alive ? 0 : watchdog->missed[at] + 1;
-        if (watchdog->missed[at] < engine->options.missed_beats || is_traced())
+        if (watchdog->missed[at] < engine->options.missed_beats)
             continue;
         report(thread, watchdog->missed[at]);
         pthread_kill(thread->id, SIGABRT);

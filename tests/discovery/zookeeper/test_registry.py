@@ -31,7 +31,7 @@ from tests.servers.zookeeper import restartable, zookeeper
 
 pytestmark = [pytest.mark.foreign, pytest.mark.slow, pytest.mark.timeout(120)]
 
-WITHIN_S = 20.0  # a hang's bound
+WITHIN_S = 40.0  # a hang's bound
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +149,22 @@ async def test_nobody_is_missed_while_many_come_and_go(server: Server, path: str
         await until(asked, "10.1.0.29:80", "10.9.9.9:80")
 
 
+async def test_who_is_cancelled_at_any_point_misses_nothing(server: Server, path: str) -> None:
+    async with registry(server.port, path) as asked, instances(server.port) as some:
+        await some.create(f"{path}/a", "10.0.0.255:80")
+        await until(asked, "10.0.0.255:80")
+        for number in range(40):
+            await some.set(f"{path}/a", f"10.0.0.{number}:80")
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(asked.next(), name="next")
+                for _ in range(number):
+                    await asyncio.sleep(0)
+                task.cancel()
+            expected = (Candidate(f"10.0.0.{number}", 80),)
+            if task.cancelled() or task.result().candidates != expected:
+                await until(asked, f"10.0.0.{number}:80")
+
+
 async def test_our_own_session_may_expire_and_no_change_is_missed(server: Server, path: str) -> None:
     async with registry(server.port, path) as asked, instances(server.port) as some:
         await some.create(f"{path}/a", "10.0.0.1:80")
@@ -206,9 +222,10 @@ def own(tmp_path: Path) -> Iterator[Restartable]:
 
 
 async def test_a_restart_is_no_answer_and_then_everything_is_read_again(own: Restartable) -> None:
-    async with registry(own.port, "/web", 30.0) as asked, instances(own.port) as some:
-        await some.create("/web/a", "10.0.0.1:80", ephemeral=False)
-        await until(asked, "10.0.0.1:80")
+    async with registry(own.port, "/web", 30.0) as asked:
+        async with instances(own.port) as some:
+            await some.create("/web/a", "10.0.0.1:80", ephemeral=False)
+            await until(asked, "10.0.0.1:80")
         async with asyncio.TaskGroup() as group:
             following = group.create_task(asked.next(), name="next")
             await own.stop()
@@ -218,8 +235,9 @@ async def test_a_restart_is_no_answer_and_then_everything_is_read_again(own: Res
             await own.start()
             answer = await following
         assert answer == Answer((Candidate("10.0.0.1", 80),))
-        await some.set("/web/a", "10.0.0.2:80")
-        await until(asked, "10.0.0.2:80")
+        async with instances(own.port) as some:
+            await some.set("/web/a", "10.0.0.2:80")
+            await until(asked, "10.0.0.2:80")
 
 
 async def test_a_server_that_is_away_for_long_is_an_error_and_is_found_again(own: Restartable) -> None:
@@ -245,7 +263,7 @@ async def test_a_server_that_comes_back_empty_is_read_and_said_to_have_forgotten
         await own.stop()
         await own.start(empty=True)
         # It does not take a client that has seen more than it knows; so the session is given up.
-        with pytest.raises(RegistryError, match="takes no session"):
+        with pytest.raises(RegistryError):
             await asked.next()
         answer = await _after_errors(asked)
         assert answer == Answer((), regressed=True)

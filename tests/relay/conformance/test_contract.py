@@ -14,7 +14,7 @@ from lbproxy.domain.session import EndReason, Phase
 from lbproxy.relay.contract import Connected, Event, Outcome, SlotCounters
 from tests.relay.peers import pattern, pause
 from tests.relay.rig import LEGS, TCP, Legs, Rig, Session, bare
-from tests.relay.scale import KIB, MIB
+from tests.relay.scale import KIB, MIB, scaled
 
 pytestmark = pytest.mark.both_loops
 
@@ -268,3 +268,50 @@ async def test_sessions_are_listed_while_they_live(rig: Rig) -> None:
     session.upstream.close()
     await rig.outcome(session)
     assert rig.relay.sessions() == []
+
+
+@pytest.mark.parametrize("legs", LEGS.values(), ids=LEGS)
+async def test_view_tells_what_the_kernel_knows_about_both_legs(rig: Rig, legs: Legs) -> None:
+    session = rig.open(legs)
+    await rig.connected(session)
+    await session.client.send(b"x")
+    assert await session.upstream.receive_exactly(1) == b"x"
+    await rig.until(lambda: rig.view(session).sent_bytes == 1)  # counted a moment after it was received
+    view = rig.relay.look(session.number)
+    assert view is not None
+    assert (view.session, view.phase, view.sent_bytes) == (session.number, Phase.RELAY, 1)
+    for kind, leg in zip(legs, (view.client_tcp, view.upstream_tcp), strict=True):
+        if kind == "unix":
+            assert leg is None
+        else:
+            assert leg is not None
+            assert leg.retransmits == 0
+            assert leg.rtt_s is None or 0 < leg.rtt_s < 1
+    upstream = view.upstream_tcp
+    assert upstream is None or upstream.rtt_s is not None
+    assert rig.relay.look(session.number + 1) is None
+
+
+async def test_dial_without_an_answer_has_no_round_trip_time(rig: Rig) -> None:
+    _, client_end = rig.client()
+    number = rig.submit(client_end, rig.full_listener()[1], connect_timeout_ms=0)
+    view = rig.relay.look(number)
+    assert view is not None
+    assert view.upstream_tcp is not None
+    assert view.upstream_tcp.rtt_s is None
+    rig.relay.abort(number, EndReason.KILLED, reset=True)
+    await rig.ended(number, EndReason.KILLED)
+
+
+async def test_legs_are_looked_at_while_sessions_end(rig: Rig) -> None:
+    """And their descriptors are taken by the next ones: whatever is told is told of this session's own"""
+    for _ in range(scaled(3000, 150)):
+        session = rig.open(LEGS["tcp-unix"])
+        session.client.close()
+        session.upstream.close()
+        while (view := rig.relay.look(session.number)) is not None:
+            assert view.upstream_tcp is None
+            if rig.outcomes(session.number):
+                break
+            await asyncio.sleep(0)
+        await rig.outcome(session)

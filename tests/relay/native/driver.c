@@ -3,10 +3,12 @@
  *   driver SEED COUNT     runs COUNT random histories from SEED on
  *   driver --pause        a long pause ends nobody whose bytes came in time
  *   driver --busy         a turn with very many sessions is no hang
- *   driver --stall        a thread that hangs is reported and ends the process (it does so with SIGABRT)
+ *   driver --slow         a thread that misses fewer beats than it may, again and again, is no hang
+ *   driver --stall        a thread that hangs, from a line on stdin on, is reported and ends the process (with SIGABRT)
+ *   driver --stopped      a thread that hangs until a line comes on stdin: the process is stopped and continued meanwhile
  *   driver --pipes KIB    what pipes may hold, in KiB, where a user may enlarge his by so much in all
  *
- * Compiled with -DFUZZ it is a libFuzzer target: the input is the history's choices. Beside what pretend.h checks it holds the engine to
+ * Compiled with -DFUZZ it is a libFuzzer target (fuzz.sh): the input is the history's choices. Beside what pretend.h checks it holds the engine to
  * the contract: one Outcome a submit, one Connected before it if it was reached, exact counts, limits never early, an abort that said
  * true ends with its reason, and after the end no descriptor and no session left.
  */
@@ -20,7 +22,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SESSIONS = 40, TURNS = 200000, SLOTS = 2 };
+#ifdef FUZZ
+enum { SESSIONS = 8 }; /* a fuzzer wants many short histories */
+#else
+enum { SESSIONS = 40 };
+#endif
+enum { TURNS = 200000, SLOTS = 2 };
 
 struct known {
     bool submitted, connected, ended;
@@ -110,6 +117,9 @@ static void take_outcome(struct engine *engine, const struct engine_event *event
     if (event->sent != pretend_written(session->pair.client_stream) ||
         event->received != pretend_written(session->pair.upstream_stream))
         fail_now("the counts are not what was written");
+    if (!pretend_gone(session->pair.upstream_stream) ||
+        pretend_gone(session->pair.client_stream) != (event->client == -1))
+        fail_now("an outcome before the descriptors were closed");
     sent_total[session->limits.slot] += event->sent;
     received_total[session->limits.slot] += event->received;
     if (event->client == -1)
@@ -152,6 +162,32 @@ static void maybe_abort(struct engine *engine, unsigned begun)
         session->aborted = reason;
     else if (engine_abort(engine, session->handle, reason, true))
         fail_now("a second abort of an ended session said true");
+}
+
+static struct engine *looked_at;
+
+static void turn_beside(void)
+{
+    engine_turn(looked_at, 0);
+}
+
+/* The session may end while its legs are looked at: its descriptors must stay open until both were. */
+static void maybe_look(struct engine *engine, unsigned begun)
+{
+    struct known *session = &known[1 + choose(begun)];
+    struct engine_view view;
+    if (!session->submitted || session->ended)
+        return;
+    looked_at = engine;
+    pretend_beside(turn_beside);
+    bool here = engine_look(engine, session->handle, &view);
+    pretend_beside(NULL);
+    if (!here)
+        return;
+    if (view.client.known && (session->pair.client_unix || view.client.retransmits != (uint32_t)session->pair.client))
+        fail_now("a look at another client's connection");
+    if (view.upstream.known && (session->pair.upstream_unix || view.upstream.retransmits != (uint32_t)session->pair.upstream))
+        fail_now("a look at another upstream's connection");
 }
 
 static bool all_ended(unsigned begun)
@@ -202,6 +238,8 @@ static void history(uint64_t seed, const uint8_t *data, size_t size)
             submit_new(engine, ++begun);
         if (!calm() && begun && !choose(25))
             maybe_abort(engine, begun);
+        if (!calm() && begun && !choose(12))
+            maybe_look(engine, begun);
         if (stop_early && !calm() && !choose(60))
             break;
         engine_turn(engine, -1);
@@ -309,29 +347,44 @@ static void pipes_case(size_t quota)
 static ssize_t endless_recv(int fd, void *to, size_t size, int flags)
 {
     (void)fd, (void)to, (void)size, (void)flags;
-    sleep(1000);
+    while (pause() == -1)
+        continue;
     return -1;
 }
 
-static ssize_t slow_recv(int fd, void *to, size_t size, int flags)
+static ssize_t told_recv(int fd, void *to, size_t size, int flags)
 {
-    struct timespec pause = {.tv_nsec = 10000000};
-    nanosleep(&pause, NULL);
+    static bool told;
+    if (!told) {
+        puts("hangs");
+        fflush(stdout);
+        getchar();
+        told = true;
+    }
     return recv(fd, to, size, flags);
 }
 
-static void busy_case(void)
+static struct timespec slowness;
+
+static ssize_t slow_recv(int fd, void *to, size_t size, int flags)
+{
+    nanosleep(&slowness, NULL);
+    return recv(fd, to, size, flags);
+}
+
+static void busy_case(int sessions, long slowness_ms)
 {
     struct calls calls = kernel_calls;
     struct engine_options options = {.threads = 1, .last_port = 65535, .beat_ms = 50, .missed_beats = 5};
     struct timespec pause = {.tv_nsec = 800000000};
     struct engine_submit limits = {.client_unix = true, .upstream_unix = true};
     uint64_t handle;
+    slowness.tv_nsec = slowness_ms * 1000000;
     calls.recv = slow_recv;
     struct engine *engine = engine_start(&options, &calls);
     if (engine == NULL || engine_open_slot(engine, &limits.slot))
         exit(3);
-    for (int number = 0; number < 60; number++) {
+    for (int number = 0; number < sessions; number++) {
         int client[2], upstream[2];
         if (socketpair(AF_UNIX, SOCK_STREAM, 0, client) || socketpair(AF_UNIX, SOCK_STREAM, 0, upstream) ||
             write(client[1], "x", 1) != 1)
@@ -345,30 +398,56 @@ static void busy_case(void)
     engine_free(engine);
 }
 
+/* One session whose client has said a byte: the thread hangs in its recv. */
+static void hang(struct engine *engine, int upstream[2])
+{
+    struct engine_submit limits = {.session = 7, .client_unix = true, .upstream_unix = true};
+    uint64_t handle;
+    int client[2];
+    if (engine_open_slot(engine, &limits.slot) || socketpair(AF_UNIX, SOCK_STREAM, 0, client) ||
+        socketpair(AF_UNIX, SOCK_STREAM, 0, upstream))
+        exit(3);
+    limits.client = client[0];
+    limits.upstream = upstream[0];
+    if (engine_submit(engine, &limits, &handle) || write(client[1], "x", 1) != 1)
+        exit(3);
+    engine_flush(engine);
+}
+
 static void stall_case(void)
 {
     struct calls calls = kernel_calls;
     struct engine_options options = {.threads = 1, .last_port = 65535, .beat_ms = 50, .missed_beats = 5};
     struct timespec pause = {.tv_nsec = 300000000};
-    struct engine_submit limits = {.session = 7};
-    uint64_t handle;
-    int client[2], upstream[2];
+    int upstream[2];
     calls.recv = endless_recv;
     struct engine *engine = engine_start(&options, &calls);
-    if (engine == NULL || engine_open_slot(engine, &limits.slot) || socketpair(AF_UNIX, SOCK_STREAM, 0, client) ||
-        socketpair(AF_UNIX, SOCK_STREAM, 0, upstream))
+    if (engine == NULL)
         exit(3);
     nanosleep(&pause, NULL); /* asleep is no stall */
-    fprintf(stderr, "idle and alive\n");
-    limits.client = client[0];
-    limits.upstream = upstream[0];
-    limits.client_unix = limits.upstream_unix = true;
-    engine_submit(engine, &limits, &handle);
-    if (write(client[1], "x", 1) != 1)
-        exit(3);
-    engine_flush(engine);
+    puts("idle and alive");
+    fflush(stdout);
+    getchar();
+    hang(engine, upstream);
     sleep(20);
     exit(4);
+}
+
+static void stopped_case(void)
+{
+    struct calls calls = kernel_calls;
+    struct engine_options options = {.threads = 1, .last_port = 65535, .beat_ms = 500, .missed_beats = 3};
+    int upstream[2];
+    char byte;
+    calls.recv = told_recv;
+    struct engine *engine = engine_start(&options, &calls);
+    if (engine == NULL)
+        exit(3);
+    hang(engine, upstream);
+    if (read(upstream[1], &byte, 1) != 1)
+        exit(3);
+    printf("goes on\n");
+    exit(0);
 }
 
 #endif
@@ -385,8 +464,13 @@ int main(int count, char **arguments)
 {
     if (count == 2 && strcmp(arguments[1], "--stall") == 0)
         stall_case();
-    if (count == 2 && strcmp(arguments[1], "--busy") == 0) {
-        busy_case();
+    if (count == 2 && strcmp(arguments[1], "--stopped") == 0)
+        stopped_case();
+    if (count == 2 && (strcmp(arguments[1], "--busy") == 0 || strcmp(arguments[1], "--slow") == 0)) {
+        if (arguments[1][2] == 'b')
+            busy_case(60, 10);
+        else
+            busy_case(6, 70); /* two reads a session: three looks */
         return 0;
     }
     if (count == 2 && strcmp(arguments[1], "--pause") == 0) {

@@ -51,6 +51,7 @@ static bool peaceful;
 static uint32_t streams;
 static uint64_t written[STREAMS]; /* of each stream, by the engine; outlives the descriptors */
 static int open_count;
+static void (*beside)(void);
 
 void fail_now(const char *why)
 {
@@ -196,7 +197,7 @@ static void peer_moves(struct end *end)
         uint64_t some = 1 + choose(chunks[choose(4)]);
         some = some < unacknowledged ? some : unacknowledged;
         end->acknowledged += some;
-        end->room += some;
+        end->room += some + (peaceful ? 600 : 0); /* a window of a few bytes would take for ever */
         if (end->starved) {
             end->starved = false;
             edge(end);
@@ -655,6 +656,19 @@ static int call_getsockopt(int fd, int level, int option, void *value, socklen_t
         errno = EOPNOTSUPP;
         return end->of_unix ? -1 : 0;
     }
+    if (level == IPPROTO_TCP && option == TCP_INFO) {
+        void (*step)(void) = beside;
+        if (step != NULL && !choose(2)) {
+            beside = NULL; /* once: what arrives between the engine's last look at a queue and its close is bad luck */
+            step();
+        }
+        if (socket_of(fd)->of_unix) {
+            errno = EOPNOTSUPP;
+            return -1;
+        }
+        *(struct tcp_info *)value = (struct tcp_info){.tcpi_rtt = 1000 + (uint32_t)fd, .tcpi_total_retrans = (uint32_t)fd};
+        return 0;
+    }
     if (level != SOL_SOCKET || option != SO_ERROR)
         fail_now("an unknown question");
     *(int *)value = end->error;
@@ -761,11 +775,17 @@ void pretend_start(uint64_t seed, const uint8_t *data, size_t size)
     streams = 0;
     memset(written, 0, sizeof written);
     open_count = 0;
+    beside = NULL;
+}
+
+void pretend_beside(void (*step)(void))
+{
+    beside = step;
 }
 
 static void speaker(struct end *end)
 {
-    static const uint32_t most[] = {1, 300, 70000, 2000000};
+    const uint32_t most[] = {1, 300, 70000, input == NULL ? 2000000 : 600000};
     end->kind = SOCKET;
     end->stream = ++streams;
     if (streams == STREAMS)
@@ -837,6 +857,14 @@ void pretend_hang_up(int fd)
 int pretend_open(void)
 {
     return open_count;
+}
+
+bool pretend_gone(uint32_t stream)
+{
+    for (int at = 0; at < ENDS; at++)
+        if (ends[at].kind == SOCKET && ends[at].stream == stream)
+            return false;
+    return true;
 }
 
 void pretend_skip(uint64_t ns)

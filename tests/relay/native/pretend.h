@@ -39,8 +39,11 @@ struct pair pretend_redial(int client, uint32_t first_bytes);
 bool pretend_untouched(int client); /* given back: open, not watched, nothing read */
 void pretend_hang_up(int fd);       /* the caller closes a descriptor of his own */
 int pretend_open(void);             /* descriptors open now */
+bool pretend_gone(uint32_t stream); /* the socket where this stream arrived is closed */
 uint64_t pretend_written(uint32_t stream); /* bytes of it that the other side got */
 void pretend_skip(uint64_t ns);
+/* What happens beside the owner while he asks the kernel about a connection (TCP_INFO): in life, the engine's thread goes on. */
+void pretend_beside(void (*step)(void));
 bool pretend_speak(int client, uint32_t bytes); /* false: the client has ended, or the upstream has no room for them */
 void fail_now(const char *why);
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ("lbproxy", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md")
 SAY = "from lbproxy.relay.native.relay import available; print(available())"
+
+COMPILERS = [
+    name for name in ("cc", "gcc", "clang", "clang-19", "clang-16", "clang-14") if shutil.which(name)
+]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -68,6 +73,16 @@ def test_wheel_has_the_extension_for_every_supported_python(tmp_path: Path) -> N
     built = wheel(tmp_path, LBPROXY_EXT="1", LBPROXY_WERROR="1")
     assert "-cp311-abi3-linux" in built.name
     assert what_it_says(tmp_path, built) == "None"
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_every_compiler_here_finds_nothing_to_warn_of(compiler: str) -> None:
+    native = ROOT / "lbproxy" / "relay" / "native"
+    include = sysconfig.get_path("include")
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", include]
+    command: list[str | Path] = [compiler, *flags, "-DPy_LIMITED_API=0x030B0000", *sorted(native.glob("*.c"))]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_wheel_without_the_extension_is_pure(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
@@ -14,9 +13,12 @@ import pytest
 HERE = Path(__file__).resolve().parent
 HISTORIES = int(os.environ.get("LBPROXY_HISTORIES", "150"))
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("cc") is None and not os.environ.get("CI"), reason="there is no C compiler"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("cc") is None and not os.environ.get("CI"), reason="there is no C compiler"
+    ),
+    pytest.mark.timeout(180),  # it compiles first
+]
 
 
 def build(folder: Path, *flags: str) -> Path:
@@ -31,10 +33,11 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
 
 
-@pytest.mark.timeout(60)  # as long as `run` waits
 def test_random_histories_break_no_invariant(driver: Path) -> None:
     """New ones every time; a failing one is found again with `driver SEED 1` (LBPROXY_SEEDS=1 prints where it stands)."""
     seed = random.SystemRandom().randrange(1 << 40)
@@ -75,31 +78,14 @@ def test_pipes_are_as_large_as_the_users_quota_lets_them(
     assert [[int(room) for room in line.split()] for line in result.stdout.splitlines()] == [rooms, rooms]
 
 
-def test_turn_with_very_many_sessions_is_no_hang(driver: Path) -> None:
-    result = run(driver, "--busy")
-    assert (result.returncode, result.stderr) == (0, "")
-
-
-def test_thread_that_hangs_is_reported_and_ends_the_process(driver: Path) -> None:
-    result = run(driver, "--stall")
-    assert result.returncode == -signal.SIGABRT
-    alive, *report = result.stderr.splitlines()
-    assert alive == "idle and alive"
-    assert "relay thread 0 missed" in report[0]
-    assert "hangs in session 7 (relaying" in report[1]
-
-
-def test_fuzz_target_is_built_where_libfuzzer_is(tmp_path: Path) -> None:
-    """CI has no libFuzzer everywhere, so here the target is only driven with a few inputs of its own."""
-    main = tmp_path / "main.c"
-    main.write_text(
-        "#include <stdint.h>\n#include <stdio.h>\n#include <stdlib.h>\n"
-        "int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);\n"
-        "int main(void) { static uint8_t data[4096]; for (unsigned seed = 1; seed <= 30; seed++) { srand(seed);"
-        " for (size_t at = 0; at < sizeof data; at++) data[at] = (uint8_t)(rand() >> 7);"
-        ' LLVMFuzzerTestOneInput(data, seed * 100); } puts("done"); return 0; }\n',
-        encoding="ascii",
+def test_fuzz_target_holds_for_its_corpus_and_for_random_inputs(tmp_path: Path) -> None:
+    """Where libFuzzer is, `make fuzz` guides it; here it only runs, built by any compiler."""
+    replay = HERE / "replay.c"
+    target = build(
+        tmp_path, "-DFUZZ", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", str(replay)
     )
-    fuzz = build(tmp_path, "-DFUZZ", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", str(main))
-    result = run(fuzz)
-    assert result.stdout == "done\n", result.stderr
+    corpus = sorted((HERE / "corpus").iterdir())
+    assert len(corpus) > 20
+    seed = random.SystemRandom().randrange(1 << 40)
+    result = run(target, str(seed), str(HISTORIES), *corpus)
+    assert result.stdout == f"{len(corpus)} files, {HISTORIES} random inputs\n", result.stderr[-500:]

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from lbproxy.domain.session import EndReason
-from lbproxy.relay.native.relay import NativeRelay, available
+from lbproxy.relay.native import _engine
+from lbproxy.relay.native.relay import NativeRelay, available, descriptors
+from lbproxy.relay.options import MAX_THREADS
 from tests.leaks import open_descriptors
 from tests.relay.peers import pattern
 from tests.relay.rig import Rig, rig_for
@@ -49,16 +51,40 @@ async def test_sessions_are_spread_over_the_threads(tmp_path: Path) -> None:
         assert [thread["connected"] for thread in relay_of(rig).thread_statistics()] == [2, 2, 2]
 
 
-async def test_more_threads_than_an_engine_takes_are_cut_to_that(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_more_cpus_than_an_engine_takes_threads_get_as_many_as_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loop = asyncio.get_running_loop()
+    assert MAX_THREADS == _engine.MAX_THREADS
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(128))
-    for threads, warnings in (None, 0), (1000, 1):
-        relay = NativeRelay(loop, lambda _: None, threads=threads)
-        assert len(relay.thread_statistics()) == 64
-        assert len(caplog.records) == warnings
-        relay.close()
+    relay = NativeRelay(loop, lambda _: None)
+    assert len(relay.thread_statistics()) == MAX_THREADS
+    relay.close()
+    with pytest.raises(OSError, match="Invalid argument"):
+        NativeRelay(loop, lambda _: None, threads=MAX_THREADS + 1)
+
+
+@pytest.mark.parametrize(
+    ("nofile", "threads", "pipes"), [(256, 1, 4), (256, 8, 1), (1024, 3, 5), (20_000, 2, 128)]
+)
+async def test_relay_says_how_many_descriptors_it_may_take(
+    monkeypatch: pytest.MonkeyPatch, nofile: int, threads: int, pipes: int
+) -> None:
+    made: list[tuple[int, int]] = []
+
+    def engine(threads: int, pipes: int, **options: int) -> _engine.Engine:
+        made.append((threads, pipes))
+        return real(threads, pipes, **options)
+
+    real = _engine.Engine
+    monkeypatch.setattr(_engine, "Engine", engine)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (nofile, nofile))
+    before = len(open_descriptors())
+    relay = NativeRelay(asyncio.get_running_loop(), lambda _: None, threads=threads)
+    own = len(open_descriptors()) - before
+    relay.close()
+    assert made == [(threads, pipes)]
+    assert descriptors(threads) == own + 2 * threads * pipes
 
 
 async def test_bulk_is_spliced_and_chatter_is_copied(rig: Rig) -> None:

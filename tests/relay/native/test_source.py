@@ -11,8 +11,8 @@ FOLDER = Path(__file__).resolve().parents[3] / "lbproxy" / "relay" / "native"
 ENGINE = sorted(path for path in FOLDER.glob("*.[ch]") if path.name != "module.c")
 PARTS = [path for path in ENGINE if path.stem != "calls"]
 
-# The watchdog's clock is its own: it must not stand still because the engine's is replaced. So is its look at stderr.
-OWN_CALLS = {"watchdog.c": {"clock_gettime", "poll"}}
+# The watchdog's clock is its own: it must not stand still because the engine's is replaced. So are its looks at /proc and stderr.
+OWN_CALLS = {"watchdog.c": {"clock_gettime", "open", "poll"}}
 
 CALLS = {
     *(
