@@ -10,8 +10,10 @@ from lbproxy.config.options import Configuration
 from lbproxy.discovery.consul.options import ConsulOptions
 from lbproxy.discovery.contract import Registry
 from lbproxy.discovery.dns.options import DnsOptions
+from lbproxy.discovery.etcd.options import EtcdOptions
 from lbproxy.discovery.file.options import FileOptions
 from lbproxy.discovery.http.options import HttpOptions
+from lbproxy.discovery.kubernetes.options import KubernetesOptions
 from lbproxy.discovery.push.leases import Leases
 from lbproxy.discovery.push.options import PushOptions
 from lbproxy.discovery.push.registry import PushRegistry
@@ -67,6 +69,14 @@ def make_registry(options: object, means: Means) -> Registry:
             from lbproxy.discovery.file.registry import FileRegistry
 
             return FileRegistry(options, means.clock)
+        case EtcdOptions():
+            from lbproxy.discovery.etcd.registry import EtcdRegistry
+
+            return EtcdRegistry(options, means.http, means.clock, means.rng)
+        case KubernetesOptions():
+            from lbproxy.discovery.kubernetes.registry import KubernetesRegistry
+
+            return KubernetesRegistry(options, means.http, means.clock, means.rng)
         case ZooKeeperOptions():
             from lbproxy.discovery.zookeeper.registry import ZooKeeperRegistry
 

@@ -6,7 +6,7 @@ No limit on connections: each watch holds one, and aiohttp's default of a hundre
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -101,23 +101,3 @@ def http_date(text: str) -> float | None:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-
-
-async def json_lines(content: aiohttp.StreamReader, limit_bytes: int = MAX_BODY_BYTES) -> AsyncIterator[Any]:
-    """A stream of JSON objects, one a line. Cut by hand: aiohttp's own lines end at 128 KiB, a line of a thousand endpoints does not.
-    Raises RegistryError as `read_json`."""
-    buffer = bytearray()
-    async for chunk in content.iter_any():
-        start = len(buffer)
-        buffer += chunk
-        while (end := buffer.find(b"\n", start)) >= 0:
-            line = bytes(buffer[:end])
-            del buffer[: end + 1]
-            start = 0
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise RegistryError(f"a line of the answer is no JSON: {error}") from error
-        if len(buffer) > limit_bytes:
-            raise RegistryError(f"a line of more than {limit_bytes} bytes")

@@ -47,6 +47,10 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 def _context(options: TlsOptions) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=options.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if options.ca is not None:
+        # Python 3.13 has begun to refuse authorities for missing extensions, such as key identifiers; private ones of old, many a
+        # Kubernetes cluster's among them, lack those. Who signed what is checked as before.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if options.certificate is not None:
         context.load_cert_chain(options.certificate, options.key)
     if not options.verify:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.certificates import Authority
 from tests.servers.consul import ACLS, ROOT_TOKEN, Consul, consul_agent
 from tests.servers.consul import consul_servers as run_consul_servers
+from tests.servers.etcd import Etcd
+from tests.servers.etcd import etcd as run_etcd
 from tests.servers.haproxy import haproxy as run_haproxy
 from tests.servers.knot import Knot
 from tests.servers.knot import knot as run_knot
@@ -28,6 +31,7 @@ FOREIGN_FIXTURES = frozenset(
         "consul",
         "consul_servers",
         "consul_with_acls",
+        "etcd",
         "haproxy",
         "knot",
         "netns",
@@ -113,6 +117,19 @@ def consul_servers(tmp_path: Path) -> Iterator[list[Consul]]:
     """Run three Consul servers that have elected a leader."""
     with run_consul_servers(tmp_path / "consul") as servers:
         yield servers
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Etcd]:
+    """Run an etcd without anything in it."""
+    with run_etcd(tmp_path / "etcd") as member:
+        yield member
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Make a certificate authority."""
+    return Authority(tmp_path / "authority")
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ exec 9>.cache/servers.lock
 
 # program:package
 programs="haproxy:haproxy nginx:nginx redis-server:redis-server redis-cli:redis-tools curl:curl wrk:wrk nft:nftables
-    ip:iproute2 socat:socat iperf3:iperf3 knotd:knot java:default-jre-headless"
+    ip:iproute2 socat:socat iperf3:iperf3 knotd:knot java:default-jre-headless openssl:openssl"
+# program:package of which nothing else is wanted: no service, no libraries. The program alone is taken out.
+alone="promtool:prometheus etcd:etcd-server etcdctl:etcd-client"
 
 missing_packages() {
     for pair in $programs; do
@@ -28,8 +30,10 @@ missing_packages() {
     [ -e "$zookeeper_jar" ] || echo libzookeeper-java
 }
 
-has_promtool() {
-    command -v promtool >/dev/null || [ -x "$extracted/usr/bin/promtool" ]
+missing_alone() {
+    for pair in $alone; do
+        command -v "${pair%%:*}" >/dev/null || [ -x "$extracted/usr/bin/${pair%%:*}" ] || echo "$pair"
+    done
 }
 
 has_consul() {
@@ -47,13 +51,14 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "$@"
 }
 
-# The package of the server Prometheus brings a dozen libraries and a service; only its checker is wanted.
-extract_promtool() {
+extract_alone() {
     rm -rf "$extracted/download"
     mkdir -p "$extracted/download"
-    # as root, apt would otherwise want to write as a user who may not enter this folder
-    (cd "$extracted/download" && apt-get -q -o APT::Sandbox::User=root download prometheus)
-    dpkg-deb --fsys-tarfile "$extracted"/download/prometheus_*.deb | tar -x -C "$extracted" ./usr/bin/promtool
+    for pair in "$@"; do
+        # as root, apt would otherwise want to write as a user who may not enter this folder
+        (cd "$extracted/download" && apt-get -q -o APT::Sandbox::User=root download "${pair##*:}")
+        dpkg-deb --fsys-tarfile "$extracted/download/${pair##*:}"_*.deb | tar -x -C "$extracted" "./usr/bin/${pair%%:*}"
+    done
     rm -rf "$extracted/download"
 }
 
@@ -81,21 +86,22 @@ extract_consul() {
 }
 
 packages=$(missing_packages)
-if [ -n "$packages" ] || ! has_promtool || ! has_consul; then
+programs_alone=$(missing_alone)
+if [ -n "$packages$programs_alone" ] || ! has_consul; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        echo "installing for the tests:" $packages $(has_promtool || echo promtool) $(has_consul || echo consul)
+        echo "installing for the tests:" $packages $programs_alone $(has_consul || echo consul)
         apt-get -q update
-        # shellcheck disable=SC2086  # a list of words
+        # shellcheck disable=SC2086  # lists of words
         [ -z "$packages" ] || (install_packages $packages)
-        has_promtool || extract_promtool
+        # shellcheck disable=SC2086
+        [ -z "$programs_alone" ] || extract_alone $programs_alone
         has_consul || extract_consul
     fi
 fi
 
-packages=$(missing_packages)
-has_promtool || packages="$packages prometheus(promtool)"
+packages="$(missing_packages) $(missing_alone)"
 has_consul || packages="$packages consul(bullseye's)"
-if [ -n "$packages" ]; then
+if [ "$packages" != " " ]; then
     echo "missing for the tests (needs root and apt-get to install):" $packages >&2
     [ "${CI:-}" != true ] || exit 1
     echo "the tests that need them will be skipped" >&2

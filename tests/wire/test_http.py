@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproxy.domain.errors import RegistryError
-from lbproxy.wire.http import HttpClient, json_lines, read_json, read_json_list
+from lbproxy.wire.http import HttpClient, read_json, read_json_list
 
 pytestmark = pytest.mark.asyncio
 
@@ -63,21 +63,6 @@ async def test_a_body_beyond_the_limit_is_an_error() -> None:
     for read in (read_json, read_json_list):
         with pytest.raises(RegistryError, match="more than 10 bytes"):
             await read(body(b"[1,", b"2,3,4,5,6,7]"), 10)
-
-
-@given(st.lists(VALUES.filter(lambda value: value is not None), max_size=6), st.integers(1, 9))
-async def test_lines_are_found_wherever_the_pieces_end(items: list[Any], size: int) -> None:
-    text = b"".join(json.dumps(item).encode() + b"\n" for item in items)
-    pieces = [text[at : at + size] for at in range(0, len(text), size)]
-    assert [item async for item in json_lines(body(*pieces))] == items
-
-
-async def test_half_a_line_is_no_line_and_garbage_is_an_error() -> None:
-    assert [item async for item in json_lines(body(b'{"a": 1}\n{"b"'))] == [{"a": 1}]
-    with pytest.raises(RegistryError, match="no JSON"):
-        [item async for item in json_lines(body(b"<html>\n"))]
-    with pytest.raises(RegistryError, match="more than 10 bytes"):
-        [item async for item in json_lines(body(b"x" * 11), 10)]
 
 
 async def test_the_client_holds_more_connections_than_a_hundred_and_closes() -> None:
