@@ -27,6 +27,7 @@ from lbproxy.app.operations import AdminOperations
 from lbproxy.app.readings import read
 from lbproxy.app.records import recorder
 from lbproxy.app.relays import make_relay, relay_fds, why_not
+from lbproxy.app.registering import Registrar, consul_agents
 from lbproxy.app.reloading import Reloader
 from lbproxy.app.running import Running
 from lbproxy.config.load import Loaded
@@ -194,7 +195,12 @@ class Application:
             logger.warning("inherited socket %s: no listener binds it; closed", address)
             unused.close()
         self._configured()
-        operations = AdminOperations(running, self.apply, self.stop, reloader.reload)
+        operations = AdminOperations(
+            running, self.apply, self.stop, reloader.reload, lambda: self._registrar.statuses
+        )
+        self._registrar = Registrar(
+            group, running, lambda: operations.readiness(strict=False), consul_agents(self._http), self._rng
+        )
         admin = self._admin = AdminServer(operations, self._render, self._loaded.configuration.admin)
         try:
             await admin.start()
@@ -205,6 +211,7 @@ class Application:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*COLLECTIONS)
+            self._registrar.configure(running.loaded.configuration.registration)
             self._tell_started(admin.addresses)
             side_tasks = [
                 group.create_task(self._follow_hangups(reloader), name="reload on SIGHUP"),
@@ -212,10 +219,11 @@ class Application:
             ]
             await self._stop.wait()
             self._notifier.stopping()
-            self.cut = await drain(running, self._hurry, self._drain_deadline_s)
+            self.cut = await drain(running, self._hurry, self._drain_deadline_s, self._registrar.leave)
             for task in side_tasks:
                 task.cancel()
         finally:
+            await self._registrar.close()
             await admin.close()
             for upstream in running.upstreams.values():
                 upstream.stop_following()
@@ -241,6 +249,7 @@ class Application:
 
     def _reconfigured(self) -> None:
         self._configured()
+        self._registrar.configure(self.running.loaded.configuration.registration)
         try:
             self._admin.set_token(self.running.loaded.configuration.admin.token)
         except OSError as error:
@@ -248,7 +257,7 @@ class Application:
 
     async def _render(self, accept: str) -> tuple[list[bytes], str]:
         return await render(
-            lambda: read(self.running, self._build_labels()),
+            lambda: read(self.running, self._build_labels(), self._registrar.statuses),
             accept,
             self.running.loaded.configuration.metrics,
         )

@@ -27,12 +27,16 @@ _KEYWORDS: Final = frozenset({"auto"})
 
 def is_secret(path: yaml.Path) -> bool:
     """Whether a secret is due here: text, or {file: PATH}."""
+    if path == ("registration", "token"):
+        return True
     return bool(path) and path[-1] in _SECRET_KEYS and (path[0] == "admin" or _in_discovery(path))
 
 
 def _is_path(path: yaml.Path) -> bool:
     if path == _STATE_DIR or (len(path) > 2 and path[-1] == "file" and is_secret(path[:-1])):
         return True
+    if path[:2] == ("registration", "tls"):
+        return path[-1] in _PATH_KEYS
     return _in_discovery(path) and path[-1] in _PATH_KEYS
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from lbproxy.wire import yaml
 
 _SUFFIXES: Final = (".yaml", ".yml")
-_MERGED: Final = frozenset({"runtime", "admin", "log", "metrics", "listeners", "upstreams"})
+_MERGED: Final = frozenset({"runtime", "admin", "log", "metrics", "registration", "listeners", "upstreams"})
 
 
 def read(paths: Sequence[str | Path]) -> yaml.Parsed:
