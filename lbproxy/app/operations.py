@@ -42,7 +42,7 @@ _PHASES = {
 
 class AdminOperations:
     """`apply` carries out effects, `begin_drain` is what SIGTERM calls, `reload` what SIGHUP does, `registrations` tells
-    how each registration fares."""
+    how each registration fares, `configuration_warnings` why what is in force may not be what stands where it comes from."""
 
     def __init__(
         self,
@@ -51,12 +51,14 @@ class AdminOperations:
         begin_drain: Callable[[float | None], None],
         reload: Callable[[], Awaitable[ReloadResult]],
         registrations: Callable[[], Sequence[KeeperStatus]],
+        configuration_warnings: Callable[[], Sequence[str]],
     ) -> None:
         self._running = running
         self._apply = apply
         self._begin_drain = begin_drain
         self._reload = reload
         self._registrations = registrations
+        self._configuration_warnings = configuration_warnings
 
     # -- questions
 
@@ -75,6 +77,7 @@ class AdminOperations:
             if running.listeners[name].state == "paused"
         ]
         warnings += _source_warnings(running)
+        warnings += self._configuration_warnings()
         usable = {name: running.upstreams[name].pool.usable > 0 for name in configuration.upstreams}
         unusable = [f"upstream {name} has no usable endpoint" for name, well in usable.items() if not well]
         if strict or (usable and not any(usable.values())):

@@ -33,6 +33,12 @@ Opener = Callable[[ConsulAccess], tuple[Agent, Callable[[], Awaitable[None]]]]
 _Place = tuple[object, ...]
 
 
+def prepare(options: RegistrationOptions | None) -> None:
+    """Import what registering needs, which takes a tenth of a second: to be called in a reload's thread."""
+    if options is not None:
+        import lbproxy.registration.consul  # noqa: F401, PLC0415 - needed by few
+
+
 def consul_agents(http: HttpClient) -> Opener:
     """Agents over the process's HTTP client."""
 

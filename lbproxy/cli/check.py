@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
+from lbproxy.config.files import NOTHING, Remote
+from lbproxy.config.kv.documents import is_remote
 from lbproxy.config.load import ConfigError, load
 from lbproxy.config.options import Configuration
 from lbproxy.domain.address import Address
@@ -27,8 +29,17 @@ def check(
 ) -> int:
     """One line a problem on `err`. 0 fine, 2 bad configuration; with `bind`, 1 when this machine does not give what it needs: a
     port, or a secret's file."""
+    remote: Remote = NOTHING
+    if any(map(is_remote, paths)):
+        from lbproxy.config.kv.asking import ask  # noqa: PLC0415 - an HTTP client is loaded for those alone who name a key
+
+        try:
+            remote = ask(paths, environ)
+        except ValueError as error:
+            print(error, file=err)
+            return BAD
     try:
-        loaded = load(paths, environ)
+        loaded = load(paths, environ, remote=remote)
     except ConfigError as error:
         for line in error.errors:
             print(line, file=err)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from lbproxy.config.kv.documents import is_remote
 from lbproxy.wire import yaml
 
 Tree = dict[yaml.Path, yaml.Mark]
@@ -81,6 +82,9 @@ class Expanded:
         if not isinstance(value, str) or not value or value in _KEYWORDS or path in self._no_files:
             return value
         if _is_path(path):
+            if is_remote(node.mark.file) and not Path(value).is_absolute():
+                what = "what stands in Consul has no folder: write a path that begins with '/'"
+                self._problem(node, path, what)
             return str(Path(node.mark.file).parent / value)
         return value
 

@@ -36,7 +36,7 @@ class Program:
     """A running `lbproxy run`. It serves as soon as this object exists.
 
     `nofile` is its limit of open files, `netns` the network namespace it lives in, `wrap` what stands before its command,
-    `token` what `ask` shows to the admin interface, `further` more files and folders of configuration, `run` the command that stands for `lbproxy run`.
+    `token` what `ask` shows to the admin interface, `further` more of what `-c` takes, `run` the command that stands for `lbproxy run`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Program:
         wrap: Sequence[str] = (),
         stdin: socket.socket | None = None,
         token: str = "",
-        further: Sequence[Path] = (),
+        further: Sequence[Path | str] = (),
         run: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
