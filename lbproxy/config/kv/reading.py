@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import quote
 
 from lbproxy.config.kv.documents import Documents, Key, documents
-from lbproxy.config.kv.following import BACKOFF
+from lbproxy.domain.backoff import Backoff
 from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.consul import ConsulClient
 from lbproxy.wire.consul_options import ConsulAccess
 from lbproxy.wire.http import HttpClient
 
+logger = logging.getLogger("lbproxy.config")
+
 WAIT_S: Final = 55.0
+START_BACKOFF: Final = Backoff(base_s=0.1, cap_s=1.0, floor_s=0.05)
 ABSENT: Final = "there is no such key in Consul"
 
 
@@ -56,10 +60,13 @@ async def read_all(
             while key.source not in found:
                 try:
                     found[key.source], _ = await read(client, key)
-                except RegistryError:
-                    if loop.time() >= deadline:
+                except RegistryError as error:
+                    left_s = deadline - loop.time()
+                    if left_s <= 0:
                         raise
-                    await asyncio.sleep(BACKOFF.wait_s(attempt, rng))
+                    if not attempt:
+                        logger.warning("%s: %s; trying again for %.0f s", key.source, error, left_s)
+                    await asyncio.sleep(min(START_BACKOFF.wait_s(attempt, rng), left_s))
                     attempt += 1
     finally:
         await client.close()
