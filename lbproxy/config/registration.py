@@ -9,9 +9,11 @@ from pydantic import Field, model_validator
 
 from lbproxy.config import fields, values
 from lbproxy.config.shape import Shape
+from lbproxy.config.sources.consul import AgentAddress
 from lbproxy.config.sources.source import Tls
 from lbproxy.registration.options import CheckOptions, RegistrationOptions, ServiceOptions
 from lbproxy.wire.consul_options import ConsulAccess
+from lbproxy.wire.tls_options import TlsOptions
 
 _CHECK: Final = CheckOptions()
 _SERVICE: Final = ServiceOptions("")
@@ -102,12 +104,20 @@ class Registration(Shape):
     """Make this process known, and the services it fronts."""
 
     type: Literal["consul"] = "consul"
-    address: fields.Url = Field(default=_CONSUL.address, description="The agent of this machine")
+    address: AgentAddress = Field(
+        default=_CONSUL.address, description="The agent of this machine: http://, https:// or unix:/path"
+    )
     token: fields.SecretText = Field(default=None, description="Needs service:write for each name")
-    tls: Tls = Tls()
+    tls: Tls | None = Field(default=None, description="For https")
     namespace: fields.ConsulName | None = Field(default=None, description="Consul Enterprise")
     partition: fields.ConsulName | None = Field(default=None, description="Consul Enterprise")
     services: Annotated[list[Service], Field(min_length=1)] = Field(description="At least one")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Registration:
+        if self.tls is not None and not self.address.startswith("https:"):
+            raise ValueError("tls belongs to an https:// address")
+        return self
 
     def options(self) -> RegistrationOptions:
         return RegistrationOptions(
@@ -115,7 +125,7 @@ class Registration(Shape):
             ConsulAccess(
                 address=self.address,
                 token=self.token,
-                tls=self.tls.options(),
+                tls=TlsOptions() if self.tls is None else self.tls.options(),
                 namespace=self.namespace,
                 partition=self.partition,
             ),
