@@ -133,6 +133,7 @@ class Application:
                 raise StartError([f"admin.token: {error}"], usage=True) from error
         for line in self._loaded.warnings:
             logger.warning("%s", line)
+        prepare(configuration.registration)
         nofile = limits.raise_fd_limit()
         capacity = Capacity(
             limits.max_connections(

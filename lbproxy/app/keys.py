@@ -17,6 +17,7 @@ from lbproxy.app.running import Running
 from lbproxy.config.kv import kept as disk
 from lbproxy.config.kv.documents import Documents, Key
 from lbproxy.config.kv.following import BACKOFF, Following, Next
+from lbproxy.config.kv.reports import report
 from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.strategy import Random
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("lbproxy.config")
 
 REPORT_WITHIN_S: Final = 5.0
-REPORTED_ERRORS: Final = 20
-"""Lines of a report; a value in Consul has at most 512 KiB, and people read the first ones."""
 
 
 class Keys:
@@ -49,7 +48,7 @@ class Keys:
         self._instance = instance
         self._rng = rng
         self._refused: dict[str, tuple[str, ...]] = {}
-        self._keep = asyncio.Event()
+        self._took = asyncio.Event()
         self._following = [Following(key, remote.texts[key.source], rng) for key in remote.keys]
         for following in self._following:
             if remote.from_disk and not remote.refused:
@@ -57,6 +56,7 @@ class Keys:
             if remote.refused:
                 self._refused[following.key.source] = remote.refused
         self._unreported = {key.source for key in remote.keys}
+        self._told_refused: set[str] = set()
         self._reports_fail = False
 
     @property
@@ -71,21 +71,21 @@ class Keys:
         """A reload has taken hold."""
         self._remote.took()
         self._refused.clear()
-        self._keep.set()
+        self._took.set()
 
     async def run(self) -> None:
         """Until cancelled, or draining."""
         if not self._remote.from_disk:
-            self._keep.set()
+            self._took.set()
         try:
             async with asyncio.TaskGroup() as group:
-                keeping = group.create_task(self._save(), name="configuration kept")
+                settling = group.create_task(self._settle(), name="configuration kept")
                 following = [
                     group.create_task(self._follow(each), name=f"configuration {each.key.source}")
                     for each in self._following
                 ]
                 await asyncio.wait(following)
-                keeping.cancel()
+                settling.cancel()
         finally:
             await self._client.close()
 
@@ -139,6 +139,7 @@ class Keys:
             self._refused[key.source] = errors
             await self._report(key, version, "refused", errors)
         else:
+            self._told_refused.discard(key.source)
             self.took()
             await self._report(key, version, done["result"], restart_needed=tuple(done["restart_needed"]))
 
@@ -159,17 +160,11 @@ class Keys:
         from lbproxy.config.kv.reading import write  # noqa: PLC0415
 
         self._unreported.discard(key.source)
+        (self._told_refused.add if result == "refused" else self._told_refused.discard)(key.source)
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        texts = self._remote.texts.values()
         text = json.dumps(
-            {
-                "result": result,
-                "version": version.version,
-                "errors": list(errors[:REPORTED_ERRORS]),
-                "more_errors": max(0, len(errors) - REPORTED_ERRORS),
-                "restart_needed": list(restart_needed),
-                "instance": self._instance,
-                "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            },
-            indent=2,
+            report(version, texts, result, self._instance, at, errors, restart_needed), indent=2
         )
         try:
             async with asyncio.timeout(REPORT_WITHIN_S):
@@ -186,15 +181,18 @@ class Keys:
         else:
             self._reports_fail = False
 
-    async def _save(self) -> None:
-        """Keep what is in force, for a start without Consul. One at a time, the newest last."""
+    async def _settle(self) -> None:
+        """After each reload that took hold: keep what is in force, for a start without Consul, and take back what was reported of a
+        text that was refused and now is in force, since what it was at odds with has changed. One at a time, the newest last."""
         while True:
-            await self._keep.wait()
-            self._keep.clear()
+            await self._took.wait()
+            self._took.clear()
             folder, in_force = self._remote.folder, self._remote.in_force
-            if folder is None:
-                continue
-            try:
-                await asyncio.to_thread(disk.save, folder, disk.Kept(in_force, time.time()))
-            except (OSError, RuntimeError) as error:
-                logger.error("the configuration in force is not kept: %s", error)  # noqa: TRY400 - the message says all
+            if folder is not None:
+                try:
+                    await asyncio.to_thread(disk.save, folder, disk.Kept(in_force, time.time()))
+                except (OSError, RuntimeError) as error:
+                    logger.error("the configuration in force is not kept: %s", error)  # noqa: TRY400 - the message says all
+            for source in self._told_refused & in_force.keys():
+                version = in_force[source]
+                await self._report(version.key, version, "applied")
