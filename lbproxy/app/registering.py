@@ -25,6 +25,9 @@ logger = logging.getLogger("lbproxy.registration")
 LEAVE_WITHIN_S: Final = 2.0
 """How long a drain waits until every service is deregistered; the keepers go on trying until the process ends."""
 
+HURRIED_S: Final = 0.25
+"""The same in a hurry: an agent that is well takes a millisecond, and who is not deregistered is dialled until the TTL runs out."""
+
 RESTART: Final = Backoff(base_s=1.0, cap_s=30.0, floor_s=0.5)
 
 Opener = Callable[[ConsulAccess], tuple[Agent, Callable[[], Awaitable[None]]]]
@@ -188,7 +191,7 @@ class Registrar:
         return reasons, [f"listener {name} is at a limit and does not accept"] if paused else []
 
     async def leave(self, hurry: asyncio.Event) -> None:
-        """Deregister everything; wait for that `LEAVE_WITHIN_S` at most, and not at all once in a `hurry`. Idempotent."""
+        """Deregister everything; wait for that `LEAVE_WITHIN_S` at most, in a `hurry` `HURRIED_S`. Idempotent."""
         self._left = True
         for service_id in list(self._kept):
             self._dismiss(service_id)
@@ -199,6 +202,8 @@ class Registrar:
             hurried = group.create_task(hurry.wait(), name="registration hurry")
             gone = group.create_task(asyncio.wait(tasks), name="registration gone")
             await asyncio.wait([hurried, gone], timeout=LEAVE_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+            if hurried.done():
+                await asyncio.wait([gone], timeout=HURRIED_S)
             hurried.cancel()
             gone.cancel()
         for each in self._leaving:
