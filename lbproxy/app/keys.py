@@ -109,7 +109,7 @@ class Keys:
                 found, answered = await read(self._client, following.key, index)
             except RegistryError as error:
                 found = None
-                step = following.failed(str(error))
+                step = following.failed(str(error), error.retry_after_s)
             else:
                 step = following.answered(found, answered, self._running.loop.time())
             self._say(following.key, step)

@@ -102,7 +102,7 @@ class Keeper:
                     await self.agent.deregister(service_id)
         except RegistryError as error:
             failure = Failure.FORGOTTEN if isinstance(error, Forgotten) else Failure.ERROR
-            self._registration.failed(step, failure, self._clock())
+            self._registration.failed(step, failure, self._clock(), error.retry_after_s)
             self._say_failed(step, failure, error)
         else:
             self._registration.done(step, self._clock())

@@ -152,8 +152,8 @@ class Registration:
             case Deregister():
                 self._gone = True
 
-    def failed(self, step: Step, failure: Failure, now: float) -> None:
-        """The step had no success."""
+    def failed(self, step: Step, failure: Failure, now: float, retry_after_s: float | None = None) -> None:
+        """The step had no success, and the agent asks to be left alone for some time."""
         if isinstance(step, Deregister) and failure is Failure.FORGOTTEN:
             self._gone = True
             return
@@ -164,7 +164,7 @@ class Registration:
         if at_once or (self._leaving and not isinstance(step, Deregister)):
             return
         cap_s = min(BACKOFF_CAP_S, self.definition.ttl_s / RENEWALS)
-        self._not_before = now + Backoff(base_s=min(0.5, cap_s), cap_s=cap_s, floor_s=0.05).wait_s(
-            self._failures, self._rng
-        )
+        backoff = Backoff(base_s=min(0.5, cap_s), cap_s=cap_s, floor_s=0.05)
+        asked_s = min(retry_after_s or 0.0, BACKOFF_CAP_S)
+        self._not_before = now + max(backoff.wait_s(self._failures, self._rng), asked_s)
         self._failures += 1

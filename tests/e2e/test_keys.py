@@ -110,6 +110,37 @@ def test_a_version_that_is_wrong_is_refused_told_and_reported(
     assert lb.total("lbproxy_config_reloads_total", result="invalid") == 2
 
 
+def test_a_report_holds_nothing_of_the_instance_s_environment(
+    consul: Consul, start: Start, ports: list[int]
+) -> None:
+    put(consul, config(ports[:1]))
+    lb = following(start, consul, SOME_PASSWORD="hunter2-and-more")
+    put(consul, config(ports[:1], more="log: {level: '${SOME_PASSWORD}'}"))
+    lb.until(lambda: [each["result"] for each in reports(consul)] == ["refused"])
+    (line,) = reports(consul)[0]["errors"]
+    assert line.startswith(f"consul:{KEY}:3:14: a value from the environment is wrong here")
+    assert lb.said("log.level: 'hunter2-and-more' is not one of")
+
+
+def test_two_keys_at_odds_are_refused_until_they_agree(
+    consul: Consul, start: Start, ports: list[int]
+) -> None:
+    listeners, upstreams = config(ports[:1]).splitlines()
+    put(consul, listeners, "lb/one")
+    put(consul, upstreams, "lb/two")
+    lb = start(LOCAL, further=["consul:lb/one", "consul:lb/two"], environ=environ(consul))
+
+    def results() -> list[str]:
+        return [each["result"] for key in ("lb/one", "lb/two") for each in reports(consul, key)]
+
+    lb.until(lambda: results() == ["applied", "applied"])
+    put(consul, listeners.replace("upstream: up", "upstream: other"), "lb/one")
+    lb.until(lambda: results() == ["refused", "applied"])
+    put(consul, upstreams.replace("{up:", "{other:"), "lb/two")
+    lb.until(lambda: results() == ["applied", "applied"])
+    assert [one["upstream"] for one in lb.get("/api/v1/listeners")["items"]] == ["other"]
+
+
 def test_a_report_is_no_reason_for_another(consul: Consul, start: Start, ports: list[int]) -> None:
     """Nor for a reload, of those who follow the folder that the reports lie in."""
     put(consul, config(ports[:1]), "all/edge")

@@ -183,6 +183,16 @@ def test_an_agent_that_is_down_is_not_hammered() -> None:
     assert len(life.agent.calls) < 2 * 2 * 600 / (TTL_S / RENEWALS)
 
 
+def test_an_agent_that_asks_to_be_left_alone_is_within_reason() -> None:
+    life = Life()
+    for asked_s, waited_s in ((7.0, 7.0), (3600.0, BACKOFF_CAP_S)):
+        step, _ = life.it.next(life.now)
+        assert step is not None
+        life.it.failed(step, Failure.ERROR, life.now, asked_s)
+        assert life.it.next(life.now) == (None, life.now + waited_s)
+        life.now += waited_s
+
+
 def test_an_agent_that_forgets_what_it_was_just_told_is_not_asked_in_a_loop() -> None:
     life = Life()
     life.passes(1.0)

@@ -14,6 +14,8 @@ from lbproxy.domain.backoff import Backoff
 from lbproxy.domain.strategy import Random
 
 BACKOFF: Final = Backoff(base_s=0.1, cap_s=30.0, floor_s=0.05)
+LONGEST_WAIT_S: Final = 60.0
+"""However long the agent asks to be left alone."""
 PACE_S: Final = 0.5
 """After each answer: versions that come faster are taken together, and what lies below a prefix and is none of its parts wakes the
 query, too."""
@@ -48,11 +50,12 @@ class Following:
         self._settling: Documents | None = None
         self._shrunk: tuple[Documents, float] | None = None  # and since when
 
-    def failed(self, error: str) -> Next:
-        """The key could not be read. The index is void: the agent may have been restarted."""
+    def failed(self, error: str, retry_after_s: float | None = None) -> Next:
+        """The key could not be read, and it was asked not to try for some time. The index is void: the agent may have been
+        restarted."""
         self._index = 0
         self._settling = self._shrunk = None
-        wait_s = BACKOFF.wait_s(self._failures, self._rng)
+        wait_s = max(BACKOFF.wait_s(self._failures, self._rng), min(retry_after_s or 0.0, LONGEST_WAIT_S))
         self._failures += 1
         return self._tell(0, wait_s, f"cannot be read: {error}")
 

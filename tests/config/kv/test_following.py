@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproxy.config.kv.documents import Documents, Key
-from lbproxy.config.kv.following import CONFIRM_S, PACE_S, SETTLE_S, Following, Next
+from lbproxy.config.kv.following import CONFIRM_S, LONGEST_WAIT_S, PACE_S, SETTLE_S, Following, Next
 
 ONE = Key.of("consul:edge")
 ALL = Key.of("consul:edge/")
@@ -75,6 +75,12 @@ def test_after_an_error_it_asks_from_nothing_later_and_later_and_tells_once() ->
     assert min(waits) >= 0.05
     assert it.answered(one("a"), 51, 1.0).news == "can be read again"
     assert it.failed("refused").wait_s <= 0.1
+
+
+def test_an_agent_that_asks_to_be_left_alone_is_within_reason() -> None:
+    it = of_one()
+    assert it.failed("429", 7.0).wait_s == 7.0
+    assert it.failed("429", 3600.0).wait_s == LONGEST_WAIT_S
 
 
 def test_an_index_that_went_backwards_is_not_waited_with() -> None:
