@@ -94,7 +94,7 @@ class FakeOperations:
     reasons: tuple[str, ...] = ()
     invalid: tuple[str, ...] = ()
     names: tuple[str, ...] = ("web",)
-    registered: tuple[str, ...] = ()
+    made_known: tuple[str, ...] = ()
     live: list[int] = field(default_factory=lambda: [1, 2, 3])
     registered: set[str] = field(default_factory=set)
     drained: set[str] = field(default_factory=set)
@@ -137,7 +137,7 @@ class FakeOperations:
                 error="",
                 failures=2,
             )
-            for service in self.registered
+            for service in self.made_known
         ]
 
     def upstreams(self) -> Sequence[UpstreamStatus]:

@@ -96,7 +96,7 @@ async def test_status_follows_pages(
 
 
 async def test_status_shows_what_is_registered(lbproxy: Lbproxy, operations: FakeOperations) -> None:
-    operations.registered = ("web",)
+    operations.made_known = ("web",)
     assert (
         "SERVICE  ID        STATE       CHECK     SAYS\nweb      web-8080  registered  critical  draining\n"
     ) in (await lbproxy("status")).out
