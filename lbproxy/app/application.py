@@ -19,6 +19,7 @@ from lbproxy.accesslog.writer import AccessLog
 from lbproxy.admin.contract import Refused
 from lbproxy.admin.server import AdminServer
 from lbproxy.app import changes, limits, logs
+from lbproxy.app.announcing import Announcer, consul_agents, prepare
 from lbproxy.app.binds import BindError, inherited_sockets
 from lbproxy.app.draining import drain
 from lbproxy.app.effects import EffectRunner
@@ -28,7 +29,6 @@ from lbproxy.app.operations import AdminOperations
 from lbproxy.app.readings import read
 from lbproxy.app.records import recorder
 from lbproxy.app.relays import make_relay, relay_fds, why_not
-from lbproxy.app.registering import Registrar, consul_agents, prepare
 from lbproxy.app.reloading import Reloader
 from lbproxy.app.remote import Remote
 from lbproxy.app.running import Running
@@ -212,10 +212,10 @@ class Application:
             self.apply,
             self.stop,
             reloader.reload,
-            lambda: self._registrar.statuses,
+            lambda: self._announcer.statuses,
             lambda: [] if self._keys is None else self._keys.warnings,
         )
-        self._registrar = Registrar(
+        self._announcer = Announcer(
             group, running, lambda: operations.readiness(strict=False), consul_agents(self._http), self._rng
         )
         admin = self._admin = AdminServer(operations, self._render, self._loaded.configuration.admin)
@@ -228,7 +228,7 @@ class Application:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*COLLECTIONS)
-            self._registrar.configure(running.loaded.configuration.registration)
+            self._announcer.configure(running.loaded.configuration.registration)
             self._tell_started(admin.addresses)
             side_tasks = [
                 group.create_task(self._follow_hangups(reloader), name="reload on SIGHUP"),
@@ -239,11 +239,11 @@ class Application:
                 side_tasks.append(group.create_task(self._keys.run(), name="configuration in Consul"))
             await self._stop.wait()
             self._notifier.stopping()
-            self.cut = await drain(running, self._hurry, self._drain_deadline_s, self._registrar.leave)
+            self.cut = await drain(running, self._hurry, self._drain_deadline_s, self._announcer.leave)
             for task in side_tasks:
                 task.cancel()
         finally:
-            await self._registrar.close()
+            await self._announcer.close()
             await admin.close()
             for upstream in running.upstreams.values():
                 upstream.stop_following()
@@ -288,7 +288,7 @@ class Application:
         self._configured()
         if self._keys is not None:
             self._keys.took()
-        self._registrar.configure(self.running.loaded.configuration.registration)
+        self._announcer.configure(self.running.loaded.configuration.registration)
         try:
             self._admin.set_token(self.running.loaded.configuration.admin.token)
         except OSError as error:
@@ -296,7 +296,7 @@ class Application:
 
     async def _render(self, accept: str) -> tuple[list[bytes], str]:
         return await render(
-            lambda: read(self.running, self._build_labels(), self._registrar.statuses),
+            lambda: read(self.running, self._build_labels(), self._announcer.statuses),
             accept,
             self.running.loaded.configuration.metrics,
         )

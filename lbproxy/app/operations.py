@@ -41,7 +41,7 @@ _PHASES = {
 
 
 class AdminOperations:
-    """`apply` carries out effects, `begin_drain` is what SIGTERM calls, `reload` what SIGHUP does, `registrations` tells
+    """`apply` carries out effects, `begin_drain` is what SIGTERM calls, `reload` what SIGHUP does, `announced` tells
     how each registration fares, `configuration_warnings` why what is in force may not be what stands where it comes from."""
 
     def __init__(
@@ -50,14 +50,14 @@ class AdminOperations:
         apply: Callable[[Sequence[Effect]], None],
         begin_drain: Callable[[float | None], None],
         reload: Callable[[], Awaitable[ReloadResult]],
-        registrations: Callable[[], Sequence[KeeperStatus]],
+        announced: Callable[[], Sequence[KeeperStatus]],
         configuration_warnings: Callable[[], Sequence[str]],
     ) -> None:
         self._running = running
         self._apply = apply
         self._begin_drain = begin_drain
         self._reload = reload
-        self._registrations = registrations
+        self._announced = announced
         self._configuration_warnings = configuration_warnings
 
     # -- questions
@@ -116,7 +116,7 @@ class AdminOperations:
                 error=each.error,
                 failures=each.failures,
             )
-            for each in self._registrations()
+            for each in self._announced()
         ]
 
     def upstreams(self) -> Sequence[UpstreamStatus]:

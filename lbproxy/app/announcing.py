@@ -63,7 +63,7 @@ class _Kept:
     place: _Place
 
 
-class Registrar:
+class Announcer:
     """Owns the keepers' tasks, in `group`, and the agent. Everything is called on the event loop.
 
     A service is known by its id at an agent: as long as both stay, its keeper stays, whatever else changes.
