@@ -47,15 +47,12 @@ def check(
     for line in loaded.warnings:
         print(f"warning: {line}", file=err)
     configuration = loaded.configuration
-    token = configuration.admin.token
-    if token is not None:
-        try:
-            token.reveal()
-        except SecretError as error:
-            # Elsewhere than on the machine it is for, a secret is rightly absent.
-            print(f"{'' if bind else 'warning: '}admin.token: {error}", file=err)
-            if bind:
-                return TAKEN
+    absent = list(_absent(configuration))
+    for line in absent:
+        # Elsewhere than on the machine it is for, a secret is rightly absent.
+        print(f"{'' if bind else 'warning: '}{line}", file=err)
+    if bind and absent:
+        return TAKEN
     if bind:
         problems = list(_taken(configuration))
         for line in problems:
@@ -68,6 +65,20 @@ def check(
         file=out,
     )
     return FINE
+
+
+def _absent(configuration: Configuration) -> Iterator[str]:
+    """Secrets that cannot be had here."""
+    registration = configuration.registration
+    for name, secret in (
+        ("admin.token", configuration.admin.token),
+        ("registration.token", None if registration is None else registration.consul.token),
+    ):
+        try:
+            if secret is not None:
+                secret.reveal()
+        except SecretError as error:
+            yield f"{name}: {error}"
 
 
 def _taken(configuration: Configuration) -> Iterator[str]:
