@@ -52,6 +52,7 @@ class Program:
         token: str = "",
         further: Sequence[Path | str] = (),
         run: Sequence[str] = (),
+        start_within_s: float = WITHIN_S,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / "lbproxy.yaml"
@@ -78,7 +79,7 @@ class Program:
         self._end = os.pidfd_open(self.process.pid)
         self._ports: dict[str, list[int]] = {}
         try:
-            self.until(lambda: self._admin_address() != "")
+            self.until(lambda: self._admin_address() != "", start_within_s)
         except BaseException:
             self.kill()
             raise

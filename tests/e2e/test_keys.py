@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from lbproxy.app.remote import PATIENCE_WITH_KEPT_S
 from tests.e2e.conftest import Start
 from tests.e2e.peers import connect, listen
-from tests.e2e.program import Program, lbproxy
+from tests.e2e.program import WITHIN_S, Program, lbproxy
 from tests.servers.consul import Consul
 
 KEY = "lbproxy/edge"
@@ -58,7 +59,12 @@ def environ(consul: Consul, **more: str) -> dict[str, str]:
 
 
 def following(start: Start, consul: Consul, key: str = KEY, **more: str) -> Program:
-    return start(LOCAL, further=[f"consul:{key}"], environ=environ(consul, **more))
+    return start(
+        LOCAL,
+        further=[f"consul:{key}"],
+        environ=environ(consul, **more),
+        start_within_s=PATIENCE_WITH_KEPT_S + WITHIN_S,
+    )
 
 
 def warnings(lb: Program) -> list[str]:
@@ -234,6 +240,7 @@ def test_a_prefix_that_loses_a_key_is_believed_after_a_while(
     assert warnings(lb) == []
 
 
+@pytest.mark.timeout(60)
 def test_without_consul_it_starts_from_what_was_kept(
     consul: Consul, start: Start, ports: list[int], tmp_path: Path
 ) -> None:
