@@ -10,7 +10,7 @@ from lbproxy.domain.errors import RegistryError
 from lbproxy.registration.definition import Definition, Verdict
 
 Judge = Callable[[], Verdict]
-"""What the check is to say now. Synchronous, quick, called about once a second."""
+"""What the check is to say now. Synchronous, quick, called a few times a second."""
 
 
 class Forgotten(RegistryError):

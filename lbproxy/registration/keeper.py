@@ -24,7 +24,7 @@ from lbproxy.registration.machine import (
 
 logger = logging.getLogger("lbproxy.registration")
 
-LOOK_S: Final = 0.5
+LOOK_S: Final = 0.2
 """How often the verdict is asked for; it is made of plain integers."""
 
 
