@@ -14,6 +14,7 @@ from lbproxy.admin.shapes import (
     EndpointStatus,
     LeaseStatus,
     ListenerStatus,
+    RegistrationStatus,
     ReloadResult,
     SessionStatus,
     UpstreamDetail,
@@ -77,6 +78,9 @@ class Operations(Protocol):
 
     def listeners(self) -> Sequence[ListenerStatus]:
         """All of them, in the configuration's order; ones that a reload removed stay while they have sessions."""
+
+    def registrations(self) -> Sequence[RegistrationStatus]:
+        """Every service that is registered, to be, or not yet deregistered."""
 
     def upstreams(self) -> Sequence[UpstreamStatus]:
         """All of them, in the configuration's order."""

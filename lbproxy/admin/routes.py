@@ -72,6 +72,7 @@ class ApiRoutes:
         get("/", self._get_page)
         get(f"{api}/config", self._get_config)
         get(f"{api}/listeners", self._get_listeners)
+        get(f"{api}/registrations", self._get_registrations)
         get(f"{api}/upstreams", self._get_upstreams)
         get(f"{api}/upstreams/{{name}}", self._get_upstream)
         get(f"{api}/sessions", self._get_sessions)
@@ -96,6 +97,9 @@ class ApiRoutes:
 
     async def _get_listeners(self, request: web.Request) -> web.Response:
         return answer(_page_by_name(request, self._operations.listeners()))
+
+    async def _get_registrations(self, request: web.Request) -> web.Response:
+        return answer(_page_by_name(request, self._operations.registrations()))
 
     async def _get_upstreams(self, request: web.Request) -> web.Response:
         return answer(_page_by_name(request, self._operations.upstreams()))

@@ -136,6 +136,22 @@ class SessionStatus(TypedDict):
     upstream_retransmits: int | None
 
 
+class RegistrationStatus(TypedDict):
+    """One service that we register. `name` is its id; `address` "" is the node's own. `state`: `absent` (not known to be
+    registered), `registered`, `leaving`. `status` and `output` are what the agent was last told, null without an acknowledged
+    update; `error` is why the last call failed, "" when it did not, `failures` the number of such calls."""
+
+    name: str
+    service: str
+    address: str
+    port: int
+    state: str
+    status: str | None
+    output: str | None
+    error: str
+    failures: int
+
+
 class ReloadResult(TypedDict):
     """`changes`: a line each of what differs now (`upstream web: endpoint 10.0.0.3:80 added`); empty when `unchanged`.
     `restart_needed`: keys that differ in the file and were left as they were (`runtime.relay`)."""

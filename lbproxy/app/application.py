@@ -19,15 +19,18 @@ from lbproxy.accesslog.writer import AccessLog
 from lbproxy.admin.contract import Refused
 from lbproxy.admin.server import AdminServer
 from lbproxy.app import changes, limits, logs
+from lbproxy.app.announcing import Announcer, consul_agents, prepare
 from lbproxy.app.binds import BindError, inherited_sockets
 from lbproxy.app.draining import drain
 from lbproxy.app.effects import EffectRunner
 from lbproxy.app.following import Sources
+from lbproxy.app.keys import Keys
 from lbproxy.app.operations import AdminOperations
 from lbproxy.app.readings import read
 from lbproxy.app.records import recorder
 from lbproxy.app.relays import make_relay, relay_fds, why_not
 from lbproxy.app.reloading import Reloader
+from lbproxy.app.remote import Remote
 from lbproxy.app.running import Running
 from lbproxy.config.load import Loaded
 from lbproxy.config.options import LogOptions
@@ -61,12 +64,21 @@ COLLECTIONS: Final = (2000, 5, 100)
 
 
 class Application:
-    """One run of the proxy. `reread` reads the configuration again, in a thread; it raises `config.load.ConfigError`."""
+    """One run of the proxy. `reread` reads the configuration again, in a thread; it raises `config.load.ConfigError`.
+    `remote` is the part of it that stands in Consul, if one does."""
 
-    def __init__(self, loaded: Loaded, reread: Callable[[], Loaded], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        reread: Callable[[], Loaded],
+        environ: Mapping[str, str],
+        remote: Remote | None = None,
+    ) -> None:
         self._loaded = loaded
         self._reread = reread
         self._environ = environ
+        self._remote = remote
+        self._keys: Keys | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._hangup = asyncio.Event()
@@ -121,6 +133,7 @@ class Application:
                 raise StartError([f"admin.token: {error}"], usage=True) from error
         for line in self._loaded.warnings:
             logger.warning("%s", line)
+        prepare(configuration.registration)
         nofile = limits.raise_fd_limit()
         capacity = Capacity(
             limits.max_connections(
@@ -182,7 +195,7 @@ class Application:
         sources = Sources(
             group, self.apply, Resolver().resolve, self._is_own, loop.time, self._rng, snapshots, self._http
         )
-        reloader = Reloader(running, sources, self._reread, self._notifier, self._reconfigured)
+        reloader = Reloader(running, sources, self._read_again, self._notifier, self._reconfigured)
         try:
             inherited_now = inherited_sockets(inherited(self._environ))
             changes.apply(running, self._loaded, sources, inherited_now)
@@ -194,7 +207,17 @@ class Application:
             logger.warning("inherited socket %s: no listener binds it; closed", address)
             unused.close()
         self._configured()
-        operations = AdminOperations(running, self.apply, self.stop, reloader.reload)
+        operations = AdminOperations(
+            running,
+            self.apply,
+            self.stop,
+            reloader.reload,
+            lambda: self._announcer.statuses,
+            lambda: [] if self._keys is None else self._keys.warnings,
+        )
+        self._announcer = Announcer(
+            group, running, lambda: operations.readiness(strict=False), consul_agents(self._http), self._rng
+        )
         admin = self._admin = AdminServer(operations, self._render, self._loaded.configuration.admin)
         try:
             await admin.start()
@@ -205,17 +228,22 @@ class Application:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*COLLECTIONS)
+            self._announcer.configure(running.loaded.configuration.registration)
             self._tell_started(admin.addresses)
             side_tasks = [
                 group.create_task(self._follow_hangups(reloader), name="reload on SIGHUP"),
                 group.create_task(self._notifier.watchdog(asyncio.sleep), name="systemd watchdog"),
             ]
+            if self._remote is not None:
+                self._keys = self._follow_keys(self._remote, reloader)
+                side_tasks.append(group.create_task(self._keys.run(), name="configuration in Consul"))
             await self._stop.wait()
             self._notifier.stopping()
-            self.cut = await drain(running, self._hurry, self._drain_deadline_s)
+            self.cut = await drain(running, self._hurry, self._drain_deadline_s, self._announcer.leave)
             for task in side_tasks:
                 task.cancel()
         finally:
+            await self._announcer.close()
             await admin.close()
             for upstream in running.upstreams.values():
                 upstream.stop_following()
@@ -239,8 +267,28 @@ class Application:
         self.running.access_log = access
         self.running.dialer.log = recorder(access) if access is not None else None
 
+    def _read_again(self) -> Loaded:
+        """In a thread, where importing does not hold up the loop."""
+        loaded = self._reread()
+        prepare(loaded.configuration.registration)
+        return loaded
+
+    def _follow_keys(self, remote: Remote, reloader: Reloader) -> Keys:
+        from lbproxy.wire.consul import ConsulClient  # noqa: PLC0415 - slow to import, and needed by few
+
+        if remote.refused:
+            self.running.reloads["invalid"] += 1
+            self.running.last_reload_successful = False
+        client = ConsulClient(remote.access, self._http)
+        admin = self._admin.addresses[0]
+        instance = f"{platform.node()}:{admin.port or admin.host}"
+        return Keys(remote, client, self.running, reloader.reload, instance, self._rng)
+
     def _reconfigured(self) -> None:
         self._configured()
+        if self._keys is not None:
+            self._keys.took()
+        self._announcer.configure(self.running.loaded.configuration.registration)
         try:
             self._admin.set_token(self.running.loaded.configuration.admin.token)
         except OSError as error:
@@ -248,7 +296,7 @@ class Application:
 
     async def _render(self, accept: str) -> tuple[list[bytes], str]:
         return await render(
-            lambda: read(self.running, self._build_labels()),
+            lambda: read(self.running, self._build_labels(), self._announcer.statuses),
             accept,
             self.running.loaded.configuration.metrics,
         )

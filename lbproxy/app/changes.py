@@ -52,7 +52,7 @@ def differences(before: Configuration, after: Configuration) -> list[str]:
     """A line for each listener, upstream or section that differs."""
     lines = [
         f"{section}: changed"
-        for section in ("log", "metrics")
+        for section in ("log", "metrics", "registration")
         if getattr(before, section) != getattr(after, section)
     ]
     if before.admin.token != after.admin.token:

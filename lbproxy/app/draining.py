@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 
 from lbproxy.app.running import Running
 from lbproxy.domain.session import EndReason
@@ -12,12 +13,18 @@ from lbproxy.domain.session import EndReason
 logger = logging.getLogger("lbproxy.app")
 
 
-async def drain(running: Running, hurry: asyncio.Event, deadline_s: float | None) -> int:
+async def drain(
+    running: Running,
+    hurry: asyncio.Event,
+    deadline_s: float | None,
+    leave: Callable[[asyncio.Event], Awaitable[None]],
+) -> int:
     """Drain the process; the number of sessions that had to be cut. `hurry` set means: at once. `deadline_s` stands in for
-    `runtime.drain_timeout`."""
+    `runtime.drain_timeout`. `leave` takes us out of registries, within a bounded time, and at once in a hurry."""
     options = running.loaded.configuration.runtime
     running.draining = True
     logger.info("draining: %d sessions", len(running.dialer.sessions))
+    await leave(hurry)
     if options.drain_delay_s:
         await _wait(hurry.wait(), options.drain_delay_s)
     for listener in running.listeners.values():

@@ -10,6 +10,7 @@ from lbproxy.admin.shapes import (
     EndpointStatus,
     LeaseStatus,
     ListenerStatus,
+    RegistrationStatus,
     ReloadResult,
     SessionStatus,
     SourceStatus,
@@ -25,6 +26,7 @@ from lbproxy.domain.endpoint import Endpoint, Ineligible
 from lbproxy.domain.session import EndReason, Phase, State
 from lbproxy.proxy.listener import Listener
 from lbproxy.proxy.sessions import Session
+from lbproxy.registration.contract import KeeperStatus
 from lbproxy.relay.contract import SessionView
 
 Json = dict[str, Any]
@@ -39,7 +41,8 @@ _PHASES = {
 
 
 class AdminOperations:
-    """`apply` carries out effects, `begin_drain` is what SIGTERM calls, `reload` what SIGHUP does."""
+    """`apply` carries out effects, `begin_drain` is what SIGTERM calls, `reload` what SIGHUP does, `announced` tells
+    how each registration fares, `configuration_warnings` why what is in force may not be what stands where it comes from."""
 
     def __init__(
         self,
@@ -47,11 +50,15 @@ class AdminOperations:
         apply: Callable[[Sequence[Effect]], None],
         begin_drain: Callable[[float | None], None],
         reload: Callable[[], Awaitable[ReloadResult]],
+        announced: Callable[[], Sequence[KeeperStatus]],
+        configuration_warnings: Callable[[], Sequence[str]],
     ) -> None:
         self._running = running
         self._apply = apply
         self._begin_drain = begin_drain
         self._reload = reload
+        self._announced = announced
+        self._configuration_warnings = configuration_warnings
 
     # -- questions
 
@@ -70,6 +77,7 @@ class AdminOperations:
             if running.listeners[name].state == "paused"
         ]
         warnings += _source_warnings(running)
+        warnings += self._configuration_warnings()
         usable = {name: running.upstreams[name].pool.usable > 0 for name in configuration.upstreams}
         unusable = [f"upstream {name} has no usable endpoint" for name, well in usable.items() if not well]
         if strict or (usable and not any(usable.values())):
@@ -94,6 +102,22 @@ class AdminOperations:
             accept_pauses=listener.accept_pauses,
             max_connections=listener.options.max_connections,
         )
+
+    def registrations(self) -> Sequence[RegistrationStatus]:
+        return [
+            RegistrationStatus(
+                name=each.id,
+                service=each.service,
+                address=each.address,
+                port=each.port,
+                state=each.state,
+                status=each.status,
+                output=each.output,
+                error=each.error,
+                failures=each.failures,
+            )
+            for each in self._announced()
+        ]
 
     def upstreams(self) -> Sequence[UpstreamStatus]:
         return [self._upstream(upstream) for upstream in self._running.upstreams.values()]

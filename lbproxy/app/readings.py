@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lbproxy.app.running import Running
@@ -13,13 +13,15 @@ from lbproxy.metrics.contract import (
     EndpointReading,
     ListenerReading,
     Reading,
+    RegistrationReading,
     RouteReading,
     SourceReading,
     UpstreamReading,
 )
+from lbproxy.registration.contract import KeeperStatus
 
 
-def read(running: Running, build: Mapping[str, str]) -> Reading:
+def read(running: Running, build: Mapping[str, str], registrations: Iterable[KeeperStatus]) -> Reading:
     """One `Reading` of everything."""
     statistics = dataclasses.asdict(running.relay.statistics())
     now = running.loop.time()
@@ -52,6 +54,10 @@ def read(running: Running, build: Mapping[str, str]) -> Reading:
         access_log_dropped=sum(
             log.dropped for log in (running.access_log, *running.retired_logs) if log is not None
         ),
+        registrations=[
+            RegistrationReading(each.service, each.id, each.state == "registered", each.failures)
+            for each in registrations
+        ],
         relay={
             "submitted_total": statistics["submitted"],
             "connected_total": statistics["connected"],

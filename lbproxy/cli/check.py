@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
+from lbproxy.config.files import NOTHING, Remote
+from lbproxy.config.kv.documents import is_remote
 from lbproxy.config.load import ConfigError, load
 from lbproxy.config.options import Configuration
 from lbproxy.domain.address import Address
@@ -27,8 +29,17 @@ def check(
 ) -> int:
     """One line a problem on `err`. 0 fine, 2 bad configuration; with `bind`, 1 when this machine does not give what it needs: a
     port, or a secret's file."""
+    remote: Remote = NOTHING
+    if any(map(is_remote, paths)):
+        from lbproxy.config.kv.asking import ask  # noqa: PLC0415 - an HTTP client is loaded for those alone who name a key
+
+        try:
+            remote = ask(paths, environ)
+        except ValueError as error:
+            print(error, file=err)
+            return BAD
     try:
-        loaded = load(paths, environ)
+        loaded = load(paths, environ, remote=remote)
     except ConfigError as error:
         for line in error.errors:
             print(line, file=err)
@@ -36,15 +47,12 @@ def check(
     for line in loaded.warnings:
         print(f"warning: {line}", file=err)
     configuration = loaded.configuration
-    token = configuration.admin.token
-    if token is not None:
-        try:
-            token.reveal()
-        except SecretError as error:
-            # Elsewhere than on the machine it is for, a secret is rightly absent.
-            print(f"{'' if bind else 'warning: '}admin.token: {error}", file=err)
-            if bind:
-                return TAKEN
+    absent = list(_absent(configuration))
+    for line in absent:
+        # Elsewhere than on the machine it is for, a secret is rightly absent.
+        print(f"{'' if bind else 'warning: '}{line}", file=err)
+    if bind and absent:
+        return TAKEN
     if bind:
         problems = list(_taken(configuration))
         for line in problems:
@@ -57,6 +65,20 @@ def check(
         file=out,
     )
     return FINE
+
+
+def _absent(configuration: Configuration) -> Iterator[str]:
+    """Secrets that cannot be had here."""
+    registration = configuration.registration
+    for name, secret in (
+        ("admin.token", configuration.admin.token),
+        ("registration.token", None if registration is None else registration.consul.token),
+    ):
+        try:
+            if secret is not None:
+                secret.reveal()
+        except SecretError as error:
+            yield f"{name}: {error}"
 
 
 def _taken(configuration: Configuration) -> Iterator[str]:

@@ -158,7 +158,7 @@ def _config_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="FILE",
-        help="a file or a folder of files; may be repeated",
+        help="a file, a folder of files, or consul:KEY (consul:PREFIX/ for all keys below); may be repeated",
     )
 
 
@@ -185,8 +185,7 @@ def _run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from lbproxy.cli.check import check
 
-    paths = [Path(path) for path in args.config]
-    return check(paths, bind=args.bind, environ=os.environ, out=sys.stdout, err=sys.stderr)
+    return check(args.config, bind=args.bind, environ=os.environ, out=sys.stdout, err=sys.stderr)
 
 
 def _demo(args: argparse.Namespace) -> int:

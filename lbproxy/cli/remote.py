@@ -60,15 +60,19 @@ def _status(client: AdminClient, args: argparse.Namespace) -> int:
         names = [args.upstream]
         listeners = [one for one in listeners if one["upstream"] == args.upstream]
     upstreams = [_upstream(client, name) for name in names]
+    registrations = [] if args.upstream is not None else _all(client, "/api/v1/registrations")
     return _show(
         args,
-        {**ready, "listeners": listeners, "upstreams": upstreams},
-        _status_lines(ready, listeners, upstreams),
+        {**ready, "listeners": listeners, "registrations": registrations, "upstreams": upstreams},
+        _status_lines(ready, listeners, registrations, upstreams),
     )
 
 
 def _status_lines(
-    ready: dict[str, Any], listeners: list[dict[str, Any]], upstreams: list[dict[str, Any]]
+    ready: dict[str, Any],
+    listeners: list[dict[str, Any]],
+    registrations: list[dict[str, Any]],
+    upstreams: list[dict[str, Any]],
 ) -> Iterable[str]:
     yield "ready" if ready["ready"] else "not ready"
     for reason in ready["reasons"]:
@@ -77,6 +81,9 @@ def _status_lines(
         yield tables.printable(f"  warning: {warning}")
     yield ""
     yield from tables.listeners(listeners)
+    if registrations:
+        yield ""
+        yield from tables.registrations(registrations)
     for upstream in upstreams:
         yield ""
         yield from tables.upstream(upstream)

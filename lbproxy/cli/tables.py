@@ -81,6 +81,23 @@ def listeners(items: Sequence[dict[str, Any]]) -> list[str]:
     )
 
 
+def registrations(items: Sequence[dict[str, Any]]) -> list[str]:
+    """One line a service."""
+    return table(
+        ("SERVICE", "ID", "STATE", "CHECK", "SAYS"),
+        [
+            (
+                one["service"],
+                one["name"],
+                one["state"],
+                one["status"] or "-",
+                one["error"] or one["output"] or "-",
+            )
+            for one in items
+        ],
+    )
+
+
 def upstream(one: dict[str, Any]) -> list[str]:
     """A heading, and one line an endpoint."""
     drained = ", drained" if one["drained"] else ""

@@ -32,6 +32,7 @@ def build(file: model.File, environ: Mapping[str, str]) -> Configuration:
             ),
         ),
         metrics=MetricsOptions(file.metrics.endpoints),
+        registration=None if file.registration is None else file.registration.options(),
         listeners=MappingProxyType({name: _listener(name, each) for name, each in file.listeners.items()}),
         upstreams=MappingProxyType({name: _upstream(name, each) for name, each in file.upstreams.items()}),
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from lbproxy.config.kv.documents import is_remote
 from lbproxy.wire import yaml
 
 Tree = dict[yaml.Path, yaml.Mark]
@@ -27,12 +28,16 @@ _KEYWORDS: Final = frozenset({"auto"})
 
 def is_secret(path: yaml.Path) -> bool:
     """Whether a secret is due here: text, or {file: PATH}."""
+    if path == ("registration", "token"):
+        return True
     return bool(path) and path[-1] in _SECRET_KEYS and (path[0] == "admin" or _in_discovery(path))
 
 
 def _is_path(path: yaml.Path) -> bool:
     if path == _STATE_DIR or (len(path) > 2 and path[-1] == "file" and is_secret(path[:-1])):
         return True
+    if path[:2] == ("registration", "tls"):
+        return path[-1] in _PATH_KEYS
     return _in_discovery(path) and path[-1] in _PATH_KEYS
 
 
@@ -77,6 +82,9 @@ class Expanded:
         if not isinstance(value, str) or not value or value in _KEYWORDS or path in self._no_files:
             return value
         if _is_path(path):
+            if is_remote(node.mark.file) and not Path(value).is_absolute():
+                what = "what stands in Consul has no folder: write a path that begins with '/'"
+                self._problem(node, path, what)
             return str(Path(node.mark.file).parent / value)
         return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -17,6 +18,7 @@ from lbproxy.relay.options import MAX_THREADS
 from lbproxy.wire.secrets import Secret
 
 DURATION_PATTERN: Final = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
+_SERVICE_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
 
 
 def _text(pattern: str, example: str) -> WithJsonSchema:
@@ -48,6 +50,18 @@ DurationOrZero = Annotated[
     PlainSerializer(values.format_duration),
     _text(DURATION_PATTERN, "0s"),
 ]
+CheckTtl = Annotated[
+    float,
+    PlainValidator(values.check_ttl),
+    PlainSerializer(values.format_duration),
+    _text(DURATION_PATTERN, "15s"),
+]
+ForgetAfter = Annotated[
+    float,
+    PlainValidator(values.forget_after),
+    PlainSerializer(values.format_duration),
+    _text(DURATION_PATTERN, "10m"),
+]
 Size = Annotated[
     int,
     PlainValidator(values.size),
@@ -67,6 +81,7 @@ DomainName = Annotated[
     str, PlainValidator(values.domain_name), _text(r"^[A-Za-z0-9_.-]+$", "_http._tcp.web.example.")
 ]
 Cidr = Annotated[Network, PlainValidator(values.network), _as_text, _text(r"^[0-9a-fA-F.:/]+$", "10.0.0.0/8")]
+AdvertisedHost = Annotated[str, PlainValidator(values.advertised_host), _text(r"^[^/\s]+$", "10.0.0.5")]
 FileName = Annotated[str, PlainValidator(values.file_name), _text(r".+", "/etc/lbproxy/file")]
 Url = Annotated[str, PlainValidator(values.url), _text(r"^https?://.+", "http://127.0.0.1:8500")]
 Percentage = Annotated[
@@ -77,6 +92,10 @@ Percentage = Annotated[
 ]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")]
+# Namespaces and partitions of Consul Enterprise.
+ConsulName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?$")]
+# Consul takes any text; what its DNS interface and its URLs cannot name is left out.
+ServiceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?$")]
 
 
 @dataclass(frozen=True)
@@ -187,6 +206,16 @@ def _show_state_dir(value: Path | str | None) -> str | None:
     return None if value is None else str(value)
 
 
+def _service_id(given: object) -> str | None:
+    if given == "auto":
+        return None
+    if not isinstance(given, str) or not _SERVICE_ID.fullmatch(given):
+        raise ValueError(
+            f"expected auto, or up to 255 of letters, digits and '_', '.', ':', '-', got {values.shown(given)}"
+        )
+    return given
+
+
 def _secret(given: object) -> Secret | None:
     """The value never appears in an error."""
     if given is None:
@@ -265,4 +294,11 @@ ShownEndpoints = Annotated[
     Literal["all", "none"] | int,
     PlainValidator(_shown_endpoints),
     WithJsonSchema({"anyOf": [{"enum": ["all", "none"]}, {"type": "integer", "minimum": 1}]}),
+]
+
+ServiceId = Annotated[
+    str | None,
+    PlainValidator(_service_id),
+    PlainSerializer(lambda value: "auto" if value is None else value),
+    WithJsonSchema({"type": "string", "pattern": r"^[A-Za-z0-9_.:-]{1,255}$", "default": "auto"}),
 ]

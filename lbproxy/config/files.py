@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
+from lbproxy.config.kv.documents import Documents, is_remote
 from lbproxy.wire import yaml
 
 _SUFFIXES: Final = (".yaml", ".yml")
-_MERGED: Final = frozenset({"runtime", "admin", "log", "metrics", "listeners", "upstreams"})
+_MERGED: Final = frozenset({"runtime", "admin", "log", "metrics", "registration", "listeners", "upstreams"})
 
 
-def read(paths: Sequence[str | Path]) -> yaml.Parsed:
-    """Read files, and folders' YAML files in order of their names. Never raises: what is wrong is in the answer."""
+Remote = Mapping[str, Documents | str]
+"""What was read for each `consul:KEY`, or why nothing could be."""
+
+NOTHING: Final[Remote] = MappingProxyType({})
+
+
+def read(paths: Sequence[str | Path], remote: Remote = NOTHING) -> yaml.Parsed:
+    """Read files, folders' YAML files in order of their names, and the `remote` texts. Never raises: what is wrong is in the
+    answer."""
     problems: list[yaml.Problem] = []
     if not paths:
         problems.append(_unreadable(Path("-"), "no configuration file was named"))
     parsed: list[yaml.Parsed] = []
     for given in paths:
-        if str(given).startswith("consul:"):
-            problems.append(_unreadable(given, "this version reads no configuration from Consul yet"))
+        if is_remote(given):
+            found = remote.get(str(given), "it was not read from Consul")
+            if isinstance(found, str):
+                problems.append(_unreadable(given, found))
+            else:
+                parsed += [yaml.parse(data, name) for name, data in found.parts]
             continue
         for path in _files(Path(given), problems):
             try:

@@ -31,10 +31,15 @@ class Loaded:
 
 
 def load(
-    paths: Sequence[str | Path], environ: Mapping[str, str], *, is_local: IsLocal = asks_the_kernel
+    paths: Sequence[str | Path],
+    environ: Mapping[str, str],
+    *,
+    is_local: IsLocal = asks_the_kernel,
+    remote: files.Remote = files.NOTHING,
 ) -> Loaded:
-    """Read files and folders as one configuration. Raises ConfigError with every problem in them."""
-    return _load(files.read(paths), environ, is_local)
+    """Read files and folders as one configuration; `remote` are the texts that each `consul:KEY` among `paths` stands for. Raises
+    ConfigError with every problem in them."""
+    return _load(files.read(paths, remote), environ, is_local)
 
 
 def load_text(

@@ -10,6 +10,7 @@ from lbproxy.accesslog.options import AccessLogOptions
 from lbproxy.admin.options import AdminOptions
 from lbproxy.config import fields, values
 from lbproxy.config.options import LogOptions, RuntimeOptions
+from lbproxy.config.registration import Registration
 from lbproxy.config.shape import Shape
 from lbproxy.config.sources.kinds import AnySource
 from lbproxy.domain.membership import MAX_WEIGHT
@@ -253,6 +254,9 @@ class File(Shape):
     admin: Admin = Admin()
     log: Log = Log()
     metrics: Metrics = Metrics()
+    registration: Registration | None = Field(
+        default=None, description="Where this process makes itself known; null: nowhere"
+    )
     listeners: dict[fields.Name, Listener] = Field(description="By name")
     upstreams: dict[fields.Name, Upstream] = Field(default={}, description="By name")
 

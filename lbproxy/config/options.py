@@ -14,6 +14,7 @@ from lbproxy.discovery.options import DiscoveryOptions, StaticEndpoint
 from lbproxy.metrics.options import MetricsOptions
 from lbproxy.pool.options import PoolOptions
 from lbproxy.proxy.options import ConnectOptions, ListenerOptions
+from lbproxy.registration.options import RegistrationOptions
 from lbproxy.relay.options import RelayChoice
 
 
@@ -61,5 +62,6 @@ class Configuration:
     admin: AdminOptions = field(default_factory=AdminOptions)
     log: LogOptions = field(default_factory=LogOptions)
     metrics: MetricsOptions = field(default_factory=MetricsOptions)
+    registration: RegistrationOptions | None = None
     listeners: Mapping[str, ListenerOptions] = field(default_factory=lambda: MappingProxyType({}))
     upstreams: Mapping[str, UpstreamOptions] = field(default_factory=lambda: MappingProxyType({}))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from lbproxy.admin.options import AdminOptions
+from lbproxy.config import registered
 from lbproxy.config.errors import did_you_mean
 from lbproxy.config.expand import Expanded, is_secret
 from lbproxy.domain.address import Address, AddressError, HostName, parse_address, parse_target
@@ -57,6 +58,9 @@ def check(expanded: Expanded, is_local: IsLocal, *, complete: bool = True) -> tu
                 near = did_you_mean(upstream, upstreams) if len(problems) < _SUGGESTIONS else ""
                 what = f"there is no upstream '{upstream}'{near}"
                 problems.append(Problem(expanded.values[path], path, what))
+    problems += registered.check(
+        data, expanded, listeners, known=complete and ("listeners",) not in expanded.spoiled
+    )
     places = _with_dual([*(_unsaid_admin(data) if complete else ()), *_places(data, listeners)])
     problems += _meeting(places, expanded)
     for name, upstream in upstreams.items():
@@ -72,6 +76,7 @@ def check(expanded: Expanded, is_local: IsLocal, *, complete: bool = True) -> tu
         for name, upstream in upstreams.items()
         if _weighs_nothing(upstream)
     ]
+    warnings += registered.warnings(data, expanded, listeners)
     return problems, warnings
 
 

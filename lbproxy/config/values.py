@@ -46,6 +46,7 @@ _PERCENTAGE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
 _LONGEST_S: Final = 10 * 365 * 86400.0
 # TCP_KEEPIDLE counts whole seconds up to MAX_TCP_KEEPIDLE, include/net/tcp.h
 _KEEPALIVE_S: Final = (1, 32767)
+_CHECK_TTL_S: Final = (1, 3600)
 _USER_TIMEOUT_S: Final = 24 * 86400.0  # TCP_USER_TIMEOUT is an int of milliseconds: 24.8 days
 
 
@@ -95,6 +96,23 @@ def positive_duration(given: object) -> Seconds:
     value = duration(given)
     if value < 0.001:
         raise ValueError(f"{shown(given)} is too short: at least 1ms")
+    return value
+
+
+def check_ttl(given: object) -> Seconds:
+    """As `duration`, in what makes sense for a check that is renewed three times within it."""
+    value = duration(given)
+    least, most = _CHECK_TTL_S
+    if not least <= value <= most:
+        raise ValueError(f"{shown(given)} is out of range: {least}s to {format_duration(most)}")
+    return value
+
+
+def forget_after(given: object) -> Seconds:
+    """As `duration`, at least a minute, which is Consul's own least."""
+    value = duration(given)
+    if value < 60:
+        raise ValueError(f"{shown(given)} is too short: at least 1m")
     return value
 
 
@@ -246,6 +264,22 @@ def domain_name(given: object) -> str:
     if not isinstance(found, HostName):
         raise ValueError(f"expected a DNS name, got {shown(given)}")  # noqa: TRY004 - pydantic takes ValueError
     return written
+
+
+def advertised_host(given: object) -> str:
+    """An IP literal that others can dial, or a host name. Raises ValueError."""
+    written = text(given)
+    bare = written[1:-1] if written.startswith("[") and written.endswith("]") else written
+    host = f"[{bare}]" if ":" in bare else bare
+    try:
+        found = parse_target(f"{host}:1")
+    except AddressError as error:
+        raise ValueError(f"{shown(given)} is neither an IP address nor a host name") from error
+    if isinstance(found, HostName):
+        return found.name
+    if found.is_wildcard:
+        raise ValueError(f"{found.host} is every address of this machine: nobody can dial it")
+    return found.host
 
 
 def network(given: object) -> Network:

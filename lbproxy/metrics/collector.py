@@ -59,6 +59,7 @@ def families(reading: Reading, options: MetricsOptions) -> Iterator[Family]:
     yield from _upstreams(reading)
     yield from _sources(reading)
     yield from _endpoints([_shown(upstream, options) for upstream in reading.upstreams])
+    yield from _registrations(reading)
     yield from _process(reading)
     for key, value in reading.relay.items():
         total = key.endswith("_total")
@@ -236,6 +237,22 @@ def _endpoints(shown: Sequence[tuple[str, Sequence[EndpointReading]]]) -> Iterat
         "gauge",
         "The endpoint's weight in force.",
         ((labels, one.weight) for labels, one in each()),
+    )
+
+
+def _registrations(reading: Reading) -> Iterator[Family]:
+    services = [({"service": one.service, "id": one.id}, one) for one in reading.registrations]
+    yield _family(
+        "lbproxy_registration_registered",
+        "gauge",
+        "Whether the registry has acknowledged the service (1) or not (0).",
+        ((labels, int(one.registered)) for labels, one in services),
+    )
+    yield _family(
+        "lbproxy_registration_failures",
+        "counter",
+        "Calls to the registry about the service that were not acknowledged.",
+        ((labels, one.failures) for labels, one in services),
     )
 
 

@@ -67,6 +67,16 @@ class UpstreamReading:
 
 
 @dataclass(slots=True)
+class RegistrationReading:
+    """One service at a registry: its name there, its id, whether it is registered as far as is known, and the calls that failed."""
+
+    service: str
+    id: str
+    registered: bool
+    failures: int
+
+
+@dataclass(slots=True)
 class Reading:
     build: Mapping[str, str]
     listeners: Sequence[ListenerReading]
@@ -75,6 +85,7 @@ class Reading:
     reloads: Mapping[str, int]
     last_reload_successful: bool
     access_log_dropped: int
+    registrations: Sequence[RegistrationReading] = ()
     relay: Mapping[str, float] = field(default_factory=dict)
 
 

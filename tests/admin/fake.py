@@ -15,6 +15,7 @@ from lbproxy.admin.shapes import (
     EndpointStatus,
     LeaseStatus,
     ListenerStatus,
+    RegistrationStatus,
     ReloadResult,
     SessionStatus,
     SourceStatus,
@@ -93,6 +94,7 @@ class FakeOperations:
     reasons: tuple[str, ...] = ()
     invalid: tuple[str, ...] = ()
     names: tuple[str, ...] = ("web",)
+    made_known: tuple[str, ...] = ()
     live: list[int] = field(default_factory=lambda: [1, 2, 3])
     registered: set[str] = field(default_factory=set)
     drained: set[str] = field(default_factory=set)
@@ -120,6 +122,22 @@ class FakeOperations:
                 max_connections=100,
             )
             for name in self.names
+        ]
+
+    def registrations(self) -> Sequence[RegistrationStatus]:
+        return [
+            RegistrationStatus(
+                name=f"{service}-8080",
+                service=service,
+                address="",
+                port=8080,
+                state="registered",
+                status="critical",
+                output="draining",
+                error="",
+                failures=2,
+            )
+            for service in self.made_known
         ]
 
     def upstreams(self) -> Sequence[UpstreamStatus]:

@@ -74,6 +74,7 @@ async def ask(
         ("GET", "/readyz?strict=0", None, 200, []),
         ("GET", "/api/v1/config", None, 200, []),
         ("GET", "/api/v1/listeners", None, 200, []),
+        ("GET", "/api/v1/registrations", None, 200, []),
         ("GET", "/api/v1/upstreams", None, 200, []),
         ("GET", UPSTREAM, None, 200, []),
         ("GET", "/api/v1/upstreams/none", None, 404, []),

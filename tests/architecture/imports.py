@@ -22,6 +22,7 @@ ROWS: dict[str, int] = {
     "admin": 4,
     "relay": 3,
     "discovery": 3,
+    "registration": 3,
     "health": 3,
     "signals": 3,
     "metrics": 3,
@@ -37,8 +38,11 @@ SIBLINGS = {("__main__", "cli"), ("cli", "demo"), ("cli", "simulate")}
 
 # What a lower row offers, and a package has no business with: it gets a callable or a contract instead.
 FORBIDDEN: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("relay", "discovery", "health", "signals", "metrics", "accesslog"), frozenset({"pool"})),
-    **dict.fromkeys(("proxy", "admin"), frozenset({"discovery", "health", "signals"})),
+    **dict.fromkeys(
+        ("relay", "discovery", "registration", "health", "signals", "metrics", "accesslog"),
+        frozenset({"pool"}),
+    ),
+    **dict.fromkeys(("proxy", "admin"), frozenset({"discovery", "registration", "health", "signals"})),
 }
 
 # All that a package may see of another one.

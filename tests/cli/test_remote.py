@@ -95,6 +95,14 @@ async def test_status_follows_pages(
     assert "next" not in found["upstreams"][0]
 
 
+async def test_status_shows_what_is_registered(lbproxy: Lbproxy, operations: FakeOperations) -> None:
+    operations.made_known = ("web",)
+    assert (
+        "SERVICE  ID        STATE       CHECK     SAYS\nweb      web-8080  registered  critical  draining\n"
+    ) in (await lbproxy("status")).out
+    assert "SERVICE" not in (await lbproxy("status", "web")).out
+
+
 async def test_status_of_one_upstream_shows_why_it_is_not_ready(
     lbproxy: Lbproxy, operations: FakeOperations
 ) -> None:

@@ -44,6 +44,8 @@ _TESTS: dict[str, Callable[[Any, Any], bool]] = {
     "maximum": lambda value, wanted: not _is(value, "number") or value <= wanted,
     "minLength": lambda value, wanted: not isinstance(value, str) or len(value) >= wanted,
     "maxLength": lambda value, wanted: not isinstance(value, str) or len(value) <= wanted,
+    "maxItems": lambda value, wanted: not isinstance(value, list) or len(value) <= wanted,
+    "maxProperties": lambda value, wanted: not isinstance(value, dict) or len(value) <= wanted,
     "minItems": lambda value, wanted: not isinstance(value, list) or len(value) >= wanted,
     "required": lambda value, wanted: not isinstance(value, dict) or set(wanted) <= set(value),
 }

@@ -99,3 +99,13 @@ def test_a_running_instances_unix_socket_is_left_alone(config: Path) -> None:
         assert run(config, bind=True)[0] == 0
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
+
+
+def test_a_token_to_register_with_that_cannot_be_read_is_told(config: Path) -> None:
+    config.write_text(
+        CONFIG.format(bind="127.0.0.1:0")
+        + "registration: {token: {file: absent}, services: [{name: w, listener: w, address: 10.0.0.1}]}\n"
+    )
+    line = f"registration.token: {config.parent / 'absent'}: No such file or directory\n"
+    assert run(config)[0::2] == (0, f"warning: {line}")
+    assert run(config, bind=True) == (1, "", line)

@@ -108,6 +108,13 @@ def test_the_committed_schema_is_current() -> None:
 
 def test_the_reference_holds_every_key_of_the_schema() -> None:
     allowed = {key for key in keys(schema(), schema()) if not key.startswith("admin.token.")}
+    of_registration = {
+        key
+        for key in allowed
+        if key.startswith("registration.") and not key.startswith("registration.token.")
+    }
+    assert len(of_registration) > 20
+    assert every_key(written(FOLDER / "registered.yaml")) >= of_registration
     assert len(allowed) > 50
     of_sources = {
         key
@@ -117,7 +124,7 @@ def test_the_reference_holds_every_key_of_the_schema() -> None:
     assert len(of_sources) > 5
     assert every_key(written(FOLDER / "discovery.yaml")) >= of_sources
     assert every_key(written(FOLDER / "reference.yaml")) >= {
-        key for key in allowed if not key.startswith("upstreams.web.discovery[]")
+        key for key in allowed if not key.startswith(("upstreams.web.discovery[]", "registration."))
     }
     assert {"listeners.web.tcp.notsent_lowat", "upstreams.web.endpoints[].metadata"} <= allowed
 
@@ -132,7 +139,7 @@ def test_the_reference_holds_the_defaults() -> None:
     assert leaves(written(FOLDER / "reference.yaml")) == leaves(defaults)
 
 
-@pytest.mark.parametrize("name", ["reference.yaml", "discovery.yaml"])
+@pytest.mark.parametrize("name", ["reference.yaml", "discovery.yaml", "registered.yaml"])
 def test_every_key_of_the_reference_is_explained(name: str) -> None:
     lines = (FOLDER / name).read_text(encoding="utf-8").splitlines()
     bare = [line for line in lines if ":" in line and "#" not in line and not line.endswith(":")]

@@ -202,7 +202,7 @@ def test_every_unreadable_file_is_told(tmp_path: Path) -> None:
     assert caught.value.errors == (
         f"{empty}:1:1: the folder holds no *.yaml file",
         f"{tmp_path}/none.yaml:1:1: No such file or directory",
-        "consul:lbproxy:1:1: this version reads no configuration from Consul yet",
+        "consul:lbproxy:1:1: it was not read from Consul",
     )
 
 

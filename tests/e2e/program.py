@@ -36,7 +36,7 @@ class Program:
     """A running `lbproxy run`. It serves as soon as this object exists.
 
     `nofile` is its limit of open files, `netns` the network namespace it lives in, `wrap` what stands before its command,
-    `token` what `ask` shows to the admin interface, `further` more files and folders of configuration, `run` the command that stands for `lbproxy run`.
+    `token` what `ask` shows to the admin interface, `further` more of what `-c` takes, `run` the command that stands for `lbproxy run`.
     """
 
     def __init__(
@@ -50,8 +50,9 @@ class Program:
         wrap: Sequence[str] = (),
         stdin: socket.socket | None = None,
         token: str = "",
-        further: Sequence[Path] = (),
+        further: Sequence[Path | str] = (),
         run: Sequence[str] = (),
+        start_within_s: float = WITHIN_S,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / "lbproxy.yaml"
@@ -78,7 +79,7 @@ class Program:
         self._end = os.pidfd_open(self.process.pid)
         self._ports: dict[str, list[int]] = {}
         try:
-            self.until(lambda: self._admin_address() != "")
+            self.until(lambda: self._admin_address() != "", start_within_s)
         except BaseException:
             self.kill()
             raise

@@ -7,6 +7,7 @@ from lbproxy.metrics.contract import (
     EndpointReading,
     ListenerReading,
     Reading,
+    RegistrationReading,
     RouteReading,
     SourceReading,
     UpstreamReading,
@@ -50,5 +51,6 @@ def reading(endpoints: int = 2, name: str = "web") -> Reading:
         reloads={"applied": 2},
         last_reload_successful=False,
         access_log_dropped=9,
+        registrations=[RegistrationReading("web", "web-8080", registered=True, failures=3)],
         relay={"turns_total": 4, "pending_bytes": 77},
     )

@@ -78,6 +78,8 @@ async def test_every_number_of_the_reading_is_on_the_page(accept: str) -> None:
         ("lbproxy_config_reloads_total", (("result", "invalid"),)): 0,
         ("lbproxy_config_last_reload_successful", ()): 0,
         ("lbproxy_access_log_dropped_total", ()): 9,
+        ("lbproxy_registration_registered", (("id", "web-8080"), ("service", "web"))): 1,
+        ("lbproxy_registration_failures_total", (("id", "web-8080"), ("service", "web"))): 3,
         ("lbproxy_relay_turns_total", ()): 4,
         ("lbproxy_relay_pending_bytes", ()): 77,
     }

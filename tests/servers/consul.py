@@ -96,8 +96,10 @@ class Consul:
 
     # -- what it is asked
 
-    def ask(self, method: str, path: str, body: object = None, **params: str) -> Any:
-        """One request to its API, which must succeed; the JSON of the answer, or its text."""
+    def ask(
+        self, method: str, path: str, body: object = None, *, raw: bytes | None = None, **params: str
+    ) -> Any:
+        """One request to its API, which must succeed; the JSON of the answer, or its text. `raw` stands for the body as it is."""
         connection: http.client.HTTPConnection
         if self._tls is not None:
             connection = http.client.HTTPSConnection(
@@ -106,7 +108,7 @@ class Consul:
         else:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ASK_WITHIN_S)
         try:
-            text = None if body is None else json.dumps(body)
+            text = raw if body is None else json.dumps(body)
             headers = {"X-Consul-Token": self._token} if self._token else {}
             query = f"?{urlencode(params)}" if params else ""
             connection.request(method, f"{path}{query}", text, headers)
