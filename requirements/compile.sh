@@ -1,5 +1,5 @@
 #!/bin/sh
-# Pins what pyproject.toml asks for, with hashes: requirements/run.txt (the image), requirements/build.txt (the build back
+# Pins what pyproject.toml asks for, with hashes: requirements/run.txt (the image, with every extra), requirements/build.txt (the build back
 # end, for the image) and requirements/dev.txt (development and tests).
 #
 #   requirements/compile.sh [UV OPTIONS]      for example --upgrade, or --upgrade-package aiohttp
@@ -29,7 +29,7 @@ compile() {
     mv "$output.new" "$output"
 }
 
-compile run pyproject.toml "$@"
+compile run pyproject.toml --extra zookeeper "$@"
 compile dev pyproject.toml --extra dev "$@"
 "$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' |
     compile build - "$@"
