@@ -161,7 +161,7 @@ async def test_a_token_is_revoked_then_narrowed_then_good_again(
                 def told(words: str = words) -> bool:
                     return words in source(running)["error"]
 
-                await until(told)
+                await until(told, RECOVERS_WITHIN_S)
                 await lasts()
             file.write_text(good)
             await register(agent, ups[-1])
