@@ -115,7 +115,7 @@ class FollowedSource:
 
     def _begin(self, predecessor: FollowedSource | None) -> None:
         if predecessor is not None and predecessor.in_force is not None:
-            self._guard.begin(predecessor.in_force, trusted=not predecessor.status.unverified)
+            self._guard.begin(predecessor.in_force, trusted=not predecessor._guard.trouble)
             self._unverified = predecessor.status.unverified
             return
         if self._snapshots is None:

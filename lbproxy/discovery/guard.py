@@ -58,6 +58,11 @@ class Guard:
         self._trouble = not trusted
 
     @property
+    def trouble(self) -> bool:
+        """Whether the last word that could be trusted lies before an error, or on the disk."""
+        return self._trouble
+
+    @property
     def held(self) -> int:
         """How many endpoints are in force against the last answer."""
         return len(self._held)

@@ -352,3 +352,13 @@ async def test_a_successor_begins_with_what_was_in_force() -> None:
     assert numbers(after.source.initial()) == [1, 2, 3]
     async with after.running():
         assert after.source.status.held == 3
+        assert "second answer" in after.source.status.held_why
+
+
+async def test_a_successor_takes_over_the_trouble_too() -> None:
+    of = Followed(ScriptedRegistry(answer(1, 2, 3), ERROR))
+    async with of.running():
+        pass
+    after = Followed(ScriptedRegistry(answer()), predecessor=of.source)
+    async with after.running():
+        assert "after trouble" in after.source.status.held_why
