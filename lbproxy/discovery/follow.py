@@ -98,6 +98,10 @@ class FollowedSource:
         return self._guard.in_force
 
     @property
+    def in_trouble(self) -> bool:
+        return self._guard.trouble
+
+    @property
     def status(self) -> SourceStatus:
         age_s = None if self._saved_at is None else max(0.0, self._wall() - self._saved_at)
         return SourceStatus(
@@ -115,7 +119,7 @@ class FollowedSource:
 
     def _begin(self, predecessor: FollowedSource | None) -> None:
         if predecessor is not None and predecessor.in_force is not None:
-            self._guard.begin(predecessor.in_force, trusted=not predecessor._guard.trouble)
+            self._guard.begin(predecessor.in_force, trusted=not predecessor.in_trouble)
             self._unverified = predecessor.status.unverified
             return
         if self._snapshots is None:
