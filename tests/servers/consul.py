@@ -129,13 +129,21 @@ class Consul:
             return False
 
     def wait_for_leader(self) -> None:
+        """Wait until there is a leader that has taken the node in: until then every service of it changes once more, by the node's own
+        check."""
         deadline = time.monotonic() + LEADER_WITHIN_S
-        while not self.has_leader():
+        while not self.has_leader() or not self._is_taken_in():
             assert self.server is not None
             if self.server._ended_within(10):
                 raise RuntimeError(f"consul ended:\n{self.server.output()}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"consul has no leader:\n{self.server.output()}")
+
+    def _is_taken_in(self) -> bool:
+        try:
+            return bool(self.ask("GET", f"/v1/health/node/{self.name}"))
+        except (AssertionError, OSError):
+            return self._token != ""  # where access is restricted, the token comes later than the leader
 
     def wait_for_acls(self) -> None:
         """Wait until the token may do something: ACLs come a moment after the leader."""
