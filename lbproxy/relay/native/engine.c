@@ -60,29 +60,42 @@ static struct session *session_at(const struct engine *engine, uint32_t index)
     return &engine->chunk[chunk][index % SESSIONS_A_CHUNK];
 }
 
+/* The owner's: sees to it that there is a free session. */
+static bool sessions_make(struct engine *engine)
+{
+    if (engine->free_sessions != NULL)
+        return true;
+    if (engine->chunks == SESSION_CHUNKS)
+        return false;
+    size_t size = SESSIONS_A_CHUNK * sizeof(struct session);
+    void *memory = allocate_clear(engine->calls, size + CACHE_LINE);
+    if (memory == NULL)
+        return false;
+    uintptr_t aligned = ((uintptr_t)memory + CACHE_LINE - 1) & ~(uintptr_t)(CACHE_LINE - 1);
+    struct session *sessions = (struct session *)aligned;
+    for (uint32_t at = SESSIONS_A_CHUNK; at-- > 0;) {
+        sessions[at].index = engine->chunks * SESSIONS_A_CHUNK + at;
+        sessions[at].next_free = engine->free_sessions;
+        engine->free_sessions = &sessions[at];
+    }
+    engine->chunk_memory[engine->chunks] = memory;
+    engine->chunk[engine->chunks++] = sessions;
+    return true;
+}
+
 /* The owner's: a free session, or NULL. */
 static struct session *session_take(struct engine *engine)
 {
-    if (engine->free_sessions == NULL) {
-        if (engine->chunks == SESSION_CHUNKS)
-            return NULL;
-        size_t size = SESSIONS_A_CHUNK * sizeof(struct session);
-        void *memory = allocate_clear(engine->calls, size + CACHE_LINE);
-        if (memory == NULL)
-            return NULL;
-        uintptr_t aligned = ((uintptr_t)memory + CACHE_LINE - 1) & ~(uintptr_t)(CACHE_LINE - 1);
-        struct session *sessions = (struct session *)aligned;
-        for (uint32_t at = SESSIONS_A_CHUNK; at-- > 0;) {
-            sessions[at].index = engine->chunks * SESSIONS_A_CHUNK + at;
-            sessions[at].next_free = engine->free_sessions;
-            engine->free_sessions = &sessions[at];
-        }
-        engine->chunk_memory[engine->chunks] = memory;
-        engine->chunk[engine->chunks++] = sessions;
-    }
+    if (!sessions_make(engine))
+        return NULL;
     struct session *session = engine->free_sessions;
     engine->free_sessions = session->next_free;
     return session;
+}
+
+static uint64_t handle_of(const struct session *session)
+{
+    return (uint64_t)session->generation << 32 | session->index;
 }
 
 static void session_free(struct engine *engine, struct session *session)
@@ -550,6 +563,14 @@ static void keep_urgent(const struct calls *calls, int fd, bool of_unix)
         calls->setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);
 }
 
+bool engine_next_handle(struct engine *engine, uint64_t *handle)
+{
+    if (!sessions_make(engine))
+        return false;
+    *handle = handle_of(engine->free_sessions);
+    return true;
+}
+
 int engine_submit(struct engine *engine, const struct engine_submit *submit, uint64_t *handle)
 {
     if (engine->stopped)
@@ -583,7 +604,7 @@ int engine_submit(struct engine *engine, const struct engine_submit *submit, uin
     session->thread = thread;
     session->first_bytes = first;
     session->first_size = (uint32_t)submit->first_size;
-    *handle = (uint64_t)session->generation << 32 | session->index;
+    *handle = handle_of(session);
     engine->submitted++;
     struct session *head = atomic_load_explicit(&thread->submitted, memory_order_relaxed);
     do
@@ -671,7 +692,7 @@ bool engine_fetch(struct engine *engine, struct engine_event *event)
     struct session *session = notice->session;
     event->connected = notice->connected;
     event->session = session->id;
-    event->handle = (uint64_t)session->generation << 32 | session->index;
+    event->handle = handle_of(session);
     bool in_this_batch = !notice->connected && session->told_batch == engine->batch;
     event->place = in_this_batch ? session->told_place : engine->places++;
     if (notice->connected) {

@@ -90,9 +90,8 @@ def _local_ports() -> tuple[int, int]:
 
 
 class NativeRelay:
-    """The relay in C threads (see `lbproxy.relay.contract.Relay`). `threads` None means one a CPU this process may use;
-    at most
-    `MAX_THREADS`.
+    """The relay in C threads (see `lbproxy.relay.contract.Relay`). `threads` None means one a CPU this process may use,
+    at most `MAX_THREADS`.
 
     Raises OSError if the engine cannot start (no descriptors, no threads, too many of them). Only to be made where `available()` is None.
     """
