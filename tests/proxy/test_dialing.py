@@ -10,9 +10,9 @@ import pytest
 
 from lbproxy.domain.address import ip_address
 from lbproxy.domain.errors import ConnectFailure
-from lbproxy.domain.membership import Member
+from lbproxy.domain.membership import Member, Membership
 from lbproxy.domain.session import EndReason, Phase, Rejection
-from lbproxy.proxy.options import ConnectOptions, ListenerOptions
+from lbproxy.proxy.options import ConnectOptions, ListenerOptions, TcpOptions, Timeouts
 from tests.proxy.rig import (
     address_of,
     listening_socket,
@@ -194,3 +194,41 @@ async def test_an_ipv6_zone_whose_interface_is_gone_is_an_endpoint_out_of_reach(
         [ended] = await rig.until_ended(1)
         assert ended.attempts == 2
         assert rig.pool.endpoints()[0].connect_failures == {ConnectFailure.UNREACHABLE: 1}
+
+
+async def test_an_endpoint_that_takes_a_forgotten_one_s_counter_slot_is_dialled_itself() -> None:
+    """What is prepared for an endpoint is found by its slot."""
+    loop = asyncio.get_running_loop()
+    async with peers(b"old", b"new") as up, running() as rig:
+        rig.start([address_of(up[b"old"].listening)])
+        with rig.connect() as client:
+            client.shutdown(socket.SHUT_WR)
+            assert await receive_all(loop, client) == b"old"
+        await rig.until_ended(1)
+        [old] = rig.pool.endpoints()
+        slot = old.slot
+        rig.apply(rig.pool.apply_membership(Membership(()), loop.time()))
+        rig.apply(rig.pool.advance(loop.time() + 3600)[0])
+        members = Membership((Member(address_of(up[b"new"].listening)),))
+        rig.apply(rig.pool.apply_membership(members, loop.time()))
+        assert [each.slot for each in rig.pool.endpoints()] == [slot]
+        with rig.connect() as client:
+            client.shutdown(socket.SHUT_WR)
+            assert await receive_all(loop, client) == b"new"
+        await rig.until_ended(2)
+        assert rig.relay.read_slot(slot).received_bytes == 3
+
+
+async def test_dials_follow_the_options_of_a_reload() -> None:
+    loop = asyncio.get_running_loop()
+    sources = [None, "127.0.0.2", "127.0.0.3", None]
+    async with running() as rig:
+        with listening_socket() as listening:
+            rig.start([address_of(listening)])
+            for source in sources:
+                rig.route.configure(Timeouts(), TcpOptions(), ConnectOptions(source=source))
+                with rig.connect():
+                    upstream, (host, _) = await loop.sock_accept(listening)
+                    upstream.close()
+                assert host == (source or "127.0.0.1")
+            await rig.until_ended(len(sources))
