@@ -68,6 +68,41 @@ print("nothing was refused")
 os._exit(3)
 """
 
+CROWD_WITHOUT_MEMORY = """
+import _socket, _testcapi, asyncio
+from lbproxy.relay.contract import Dial, RelayOptions
+from lbproxy.relay.native.relay import NativeRelay
+
+async def main():
+    told = []
+    relay = NativeRelay(asyncio.get_running_loop(), told.extend, threads=1)
+    options = RelayOptions(0, 0, 0, 0, relay.open_slot(), urgent_inline=True)
+    plan = relay.prepare(Dial(socket.AF_INET, listening.getsockname(), (), options))
+    refused = 0
+    for number in range(1000, 1400):
+        (client, *far), (upstream, *off) = [[_socket.socket(fileno=end.detach()) for end in socket.socketpair()] for _ in "12"]
+        fd, submitted = client.fileno(), relay.statistics().submitted
+        try:
+            _testcapi.set_nomemory(number % 8, number % 8 + 1)
+            {call}
+        except MemoryError:
+            _testcapi.remove_mem_hooks()
+            refused += 1
+            took = relay.statistics().submitted != submitted
+            assert took == (client.fileno() == upstream.fileno() == -1), number
+        else:
+            _testcapi.remove_mem_hooks()
+            {taken}
+        client.close(), upstream.close()
+    submitted = relay.statistics().submitted
+    relay.close()
+    assert 0 < refused < 400
+    assert len([event for event in told if hasattr(event, "reason")]) == submitted
+
+asyncio.run(main())
+os._exit(0)
+"""
+
 FEW_DESCRIPTORS = """
 clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
 before = descriptors()
@@ -109,6 +144,18 @@ def run(script: str) -> None:
 def test_call_that_gets_no_memory_has_taken_nothing_over(call: str) -> None:
     """Else both sides would close the client, and the second of them somebody else's."""
     run(NO_MEMORY.format(call=call, allocation=0))
+
+
+@pytest.mark.parametrize(
+    ("call", "taken"),
+    [
+        ("relay.launch(number, fd, plan, client_unix=True)", "client.detach()"),
+        ("relay.submit(number, client, upstream, options)", "pass"),
+    ],
+)
+def test_relay_without_memory_owns_what_it_has_taken_and_nothing_else(call: str, taken: str) -> None:
+    """Each has its Outcome, and nobody else has its descriptors."""
+    run(CROWD_WITHOUT_MEMORY.format(call=call, taken=taken))
 
 
 @pytest.mark.parametrize("allocation", range(6))
