@@ -41,7 +41,7 @@ check: venv  ## format, lint, types, layers
 bench: venv servers  ## measure beside HAProxy and nginx (see benchmarks/)
 	benchmarks/run $(ARGS)
 
-sanitize: venv  ## run the native relay's tests under the sanitizers, and the fuzzer for a moment
+sanitize: venv servers  ## run the native relay's tests under the sanitizers, and the fuzzer for a moment
 	tests/relay/native/sanitized.sh address,undefined
 	tests/relay/native/sanitized.sh thread
 	tests/relay/native/fuzz.sh 20
@@ -49,7 +49,7 @@ sanitize: venv  ## run the native relay's tests under the sanitizers, and the fu
 fuzz:  ## fuzz the engine's state machine: five minutes, or ARGS=SECONDS
 	tests/relay/native/fuzz.sh $(ARGS)
 
-soak: venv  ## run the long campaigns in full size, one after the other, and tell their figures
+soak: venv servers  ## run the long campaigns in full size, one after the other, and tell their figures
 	LBPROXY_CONFORMANCE=full $(VENV)/bin/python -m pytest -n 0 -s -v tests/soak tests/e2e/test_scale.py $(ARGS)
 
 image:  ## build the container image

@@ -14,7 +14,19 @@ sanitize = os.environ.get("LBPROXY_SANITIZE", "")
 abi3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 folder = "lbproxy/relay/native"
-parts = ["module", "engine", "doorway", "session", "move", "pipes", "deadlines", "watchdog", "calls"]
+parts = [
+    "module",
+    "engine",
+    "owner",
+    "slots",
+    "doorway",
+    "session",
+    "move",
+    "pipes",
+    "deadlines",
+    "watchdog",
+    "calls",
+]
 compile_args = [
     "-std=c11",
     "-O2",

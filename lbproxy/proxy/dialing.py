@@ -120,6 +120,7 @@ class Dialer:
                 if not self._connect(session, held, lease):
                     self._dial(session, held)
                 return
+            session.move(_DIALING)
             try:
                 failure = doorway.launch(session.id, client, plan, client_unix=family == _UNIX)
             except OSError as error:
@@ -127,18 +128,13 @@ class Dialer:
                 cause = self._local_fault(route, error)
             else:
                 if not failure:
-                    client = -1  # the relay's
-                    session.move(_DIALING)
-                    return
+                    return  # the relay has taken over
                 cause = dial_cause(failure, lease.address.family)
-            session.move(_DIALING)
             held = as_socket(client, family)
             if self._try_again(session, held, cause, failure):
                 self._dial(session, held)
         except Exception:  # noqa: BLE001 - the wall around a session
-            if held is None and client != -1:
-                held = as_socket(client, family)
-            self._crashed(session, held)
+            self._crashed(session, as_socket(client, family) if held is None else held)
 
     def turn_down(
         self, session: Session, client: Socket, reason: EndReason, phase: Phase, error: int
@@ -146,7 +142,10 @@ class Dialer:
         """Take over a client that cannot be served, as a session that ends at once."""
         self._capacity.take()
         self.sessions.add(session)
-        self._fail(session, client, reason, phase, error)
+        try:
+            self._fail(session, client, reason, phase, error)
+        except Exception:  # noqa: BLE001 - the wall around a session
+            self._crashed(session, client)
 
     def _dial(self, session: Session, client: Socket) -> None:
         pool = session.route.pool
@@ -292,11 +291,14 @@ class Dialer:
                         self._connected(session, event.connect_s, now)  # told in one event
                     self._end(session, event, now)
             except Exception:
-                if isinstance(event, Outcome):
-                    self._crashed(session, event.client)
-                else:
+                if isinstance(event, Connected):
                     logger.exception("session %d failed once connected", session.id)
                     self.abort(session, EndReason.INTERNAL_ERROR, reset=True)
+                elif event.client is not None:
+                    self._crashed(session, event.client)
+                else:
+                    logger.exception("session %d failed at its end", session.id)
+                    self._end_crashed(session, event, now)
 
     def _connected(self, session: Session, connect_s: float, now: float) -> None:
         lease = session.lease
@@ -339,21 +341,26 @@ class Dialer:
             self.abort(session, reason, reset=False)
         return len(sessions)
 
-    def _crashed(self, session: Session, client: Socket | None) -> None:
+    def _crashed(self, session: Session, client: Socket) -> None:
         """The wall: called while an exception is handled. Nothing of this session may be left behind."""
         logger.exception("session %d failed", session.id)  # noqa: LOG004 - its callers are except clauses
-        if client is not None and client.fileno() != -1:
+        if client.fileno() != -1:
             refuse(client, reset=True)
-            self._end_here(session, EndReason.INTERNAL_ERROR, Phase.ROUTE, 0)
+            now = self._now()
+            self._end_crashed(session, _outcome(session, EndReason.INTERNAL_ERROR, Phase.ROUTE, 0, now), now)
+
+    def _end_crashed(self, session: Session, outcome: Outcome, now: float) -> None:
+        """Whoever came with this session, in a batch of clients or of events, must not hear of a second defect either."""
+        outcome.reason = EndReason.INTERNAL_ERROR
+        try:
+            self._end(session, outcome, now)
+        except Exception:
+            logger.exception("session %d failed again at its end", session.id)
 
     def _fail(self, session: Session, client: Socket, reason: EndReason, phase: Phase, error: int) -> None:
         refuse(client, reset=session.owner.reset_on_failure)
-        self._end_here(session, reason, phase, error)
-
-    def _end_here(self, session: Session, reason: EndReason, phase: Phase, error: int) -> None:
         now = self._now()
-        outcome = Outcome(session.id, reason, phase, 0, 0, None, None, now - session.started, error, None)
-        self._end(session, outcome, now)
+        self._end(session, _outcome(session, reason, phase, error, now), now)
 
     def _forget_dial(self, session: Session) -> None:
         if session.dialled_from is not None:
@@ -366,6 +373,9 @@ class Dialer:
         if not self.sessions.remove(session):
             return  # the wall met a session that had ended before the defect
         session.move(_ENDED)
+        # First, so that no defect below can keep the places.
+        self._capacity.give_back()
+        session.owner.session_ended()
         route = session.route
         if session.dialled_from is not None:
             self._forget_dial(session)
@@ -376,7 +386,10 @@ class Dialer:
         lease = session.lease
         if lease is not None:
             lease.release()
-        self._capacity.give_back()
-        session.owner.session_ended()
         if self.log is not None:
             self.log(session, outcome, time.time())
+
+
+def _outcome(session: Session, reason: EndReason, phase: Phase, error: int, now: float) -> Outcome:
+    """The end of a session that the relay does not have."""
+    return Outcome(session.id, reason, phase, 0, 0, None, None, now - session.started, error, None)

@@ -169,8 +169,8 @@ class Doorway(Protocol):
     def launch(self, session: int, client: int, plan: Plan, *, client_unix: bool) -> int:
         """Dial, and submit both sockets: 0, or the errno of a connect that failed at once.
 
-        From a 0 on the relay owns `client`, as by `Relay.submit`; else it stays with the caller. Raises OSError where no
-        packet has left: no socket, an option refused, or the submit was.
+        From a 0 on the relay owns `client`, as by `Relay.submit`; else it stays with the caller. Raises OSError for what is not
+        the endpoint's fault: no socket, an option refused, or the submit was.
         """
 
     def flush(self) -> None:

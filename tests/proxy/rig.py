@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import socket
+import struct
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 
@@ -29,6 +30,7 @@ from tests.relay.implementations import IMPLEMENTATIONS
 WITHIN_S = 10.0
 relay_kind = "asyncio"  # which relay a rig gets; conftest.py runs every test once with each
 LOOPBACK = ip_address("127.0.0.1", 0)
+LINGER_RESET = struct.pack("ii", 1, 0)  # of SO_LINGER: the close is an RST
 
 
 class Ended:
@@ -221,3 +223,14 @@ def refusing() -> Iterator[Address]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield ip_address("127.0.0.1", bound.getsockname()[1])
+
+
+@contextlib.contextmanager
+def unanswering() -> Iterator[Address]:
+    """An address that does not answer: a full accept queue drops the SYN, as a blackhole does."""
+    with listening_socket(backlog=0) as hole, contextlib.ExitStack() as fill:
+        for _ in range(2):
+            filler = fill.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(hole.getsockname())
+        yield address_of(hole)

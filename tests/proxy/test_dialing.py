@@ -10,10 +10,19 @@ import pytest
 
 from lbproxy.domain.address import ip_address
 from lbproxy.domain.errors import ConnectFailure
-from lbproxy.domain.membership import Member
+from lbproxy.domain.membership import Member, Membership
 from lbproxy.domain.session import EndReason, Phase, Rejection
-from lbproxy.proxy.options import ConnectOptions, ListenerOptions
-from tests.proxy.rig import address_of, listening_socket, peers, receive, receive_all, refusing, running
+from lbproxy.proxy.options import ConnectOptions, ListenerOptions, TcpOptions, Timeouts
+from tests.proxy.rig import (
+    address_of,
+    listening_socket,
+    peers,
+    receive,
+    receive_all,
+    refusing,
+    running,
+    unanswering,
+)
 
 pytestmark = pytest.mark.both_loops
 
@@ -124,15 +133,11 @@ async def test_the_budget_ends_a_session_whose_only_endpoint_keeps_refusing() ->
 
 
 async def test_an_endpoint_that_does_not_answer_costs_one_connect_timeout() -> None:
-    """D3: a full accept queue drops the SYN, as a blackhole does."""
+    """D3."""
     loop = asyncio.get_running_loop()
     async with peers(b"ok") as up, running() as rig:
-        with listening_socket(backlog=0) as hole, contextlib.ExitStack() as fill:
-            for _ in range(2):
-                filler = fill.enter_context(socket.socket())
-                filler.setblocking(False)
-                filler.connect_ex(hole.getsockname())
-            members = [address_of(hole), address_of(up[b"ok"].listening)]
+        with unanswering() as hole:
+            members = [hole, address_of(up[b"ok"].listening)]
             rig.start(members, connect=ConnectOptions(timeout_s=0.2))
             with rig.connect() as client:
                 client.shutdown(socket.SHUT_WR)
@@ -191,17 +196,39 @@ async def test_an_ipv6_zone_whose_interface_is_gone_is_an_endpoint_out_of_reach(
         assert rig.pool.endpoints()[0].connect_failures == {ConnectFailure.UNREACHABLE: 1}
 
 
-async def test_a_defect_in_one_session_ends_that_session_alone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_endpoint_that_takes_a_forgotten_one_s_counter_slot_is_dialled_itself() -> None:
+    """What is prepared for an endpoint is found by its slot."""
     loop = asyncio.get_running_loop()
-    async with peers(b"a") as up, running() as rig:
-        rig.start([address_of(up[b"a"].listening)])
-        acquire, rig.pool.acquire = rig.pool.acquire, None  # type: ignore[method-assign,assignment]
-        with rig.connect() as client, pytest.raises(ConnectionResetError):
-            await receive_all(loop, client)
-        rig.pool.acquire = acquire  # type: ignore[method-assign]
+    async with peers(b"old", b"new") as up, running() as rig:
+        rig.start([address_of(up[b"old"].listening)])
         with rig.connect() as client:
             client.shutdown(socket.SHUT_WR)
-            assert await receive_all(loop, client) == b"a"
-        first, second = await rig.until_ended(2)
-        assert (first.reason, second.reason) == (EndReason.INTERNAL_ERROR, EndReason.CLIENT_EOF)
-        assert "session 1 failed" in caplog.text
+            assert await receive_all(loop, client) == b"old"
+        await rig.until_ended(1)
+        [old] = rig.pool.endpoints()
+        slot = old.slot
+        rig.apply(rig.pool.apply_membership(Membership(()), loop.time()))
+        rig.apply(rig.pool.advance(loop.time() + 3600)[0])
+        members = Membership((Member(address_of(up[b"new"].listening)),))
+        rig.apply(rig.pool.apply_membership(members, loop.time()))
+        assert [each.slot for each in rig.pool.endpoints()] == [slot]
+        with rig.connect() as client:
+            client.shutdown(socket.SHUT_WR)
+            assert await receive_all(loop, client) == b"new"
+        await rig.until_ended(2)
+        assert rig.relay.read_slot(slot).received_bytes == 3
+
+
+async def test_dials_follow_the_options_of_a_reload() -> None:
+    loop = asyncio.get_running_loop()
+    sources = [None, "127.0.0.2", "127.0.0.3", None]
+    async with running() as rig:
+        with listening_socket() as listening:
+            rig.start([address_of(listening)])
+            for source in sources:
+                rig.route.configure(Timeouts(), TcpOptions(), ConnectOptions(source=source))
+                with rig.connect():
+                    upstream, (host, _) = await loop.sock_accept(listening)
+                    upstream.close()
+                assert host == (source or "127.0.0.1")
+            await rig.until_ended(len(sources))

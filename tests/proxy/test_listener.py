@@ -7,7 +7,6 @@ import asyncio
 import errno
 import os
 import socket
-import struct
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -16,11 +15,18 @@ import pytest
 from lbproxy.domain.address import ip_address, unix_address
 from lbproxy.domain.session import EndReason, Phase, Rejection
 from lbproxy.proxy.options import ListenerOptions, TcpOptions
-from tests.proxy.rig import Rig, address_of, listening_socket, peers, receive, receive_all, running
+from tests.proxy.rig import (
+    LINGER_RESET,
+    Rig,
+    address_of,
+    listening_socket,
+    peers,
+    receive,
+    receive_all,
+    running,
+)
 
 pytestmark = pytest.mark.both_loops
-
-LINGER_RESET = struct.pack("ii", 1, 0)
 
 
 def rules(allow: list[str], deny: list[str]) -> ListenerOptions:

@@ -289,16 +289,17 @@ class AsyncioRelay:
         while passes and self._turn() == TURN_EVENTS:
             passes -= 1
         now = self._clock()
-        try:
-            for tick, session in self._deadlines.due(now, TURN_DEADLINES):
-                self._look(tick, session, now)
-        finally:
-            self._set_timer(now)
+        for tick, session in self._deadlines.due(now, TURN_DEADLINES):
+            flow = self._flows.get(session)
+            if flow is None or flow.armed != tick:
+                continue
+            try:
+                self._look(flow, now)
+            except Exception as failure:  # noqa: BLE001  the wall around one session
+                self._fell_over(flow, failure, now)
+        self._set_timer(now)
 
-    def _look(self, tick: int, session: int, now: float) -> None:
-        flow = self._flows.get(session)
-        if flow is None or flow.armed != tick:
-            return
+    def _look(self, flow: Flow, now: float) -> None:
         flow.armed = NEVER
         flow.keep_alive(now)
         limit = flow.limit()

@@ -144,6 +144,10 @@ int engine_wake_fd(const struct engine *engine);
  * its Outcome was fetched. */
 int engine_submit(struct engine *engine, const struct engine_submit *submit, uint64_t *handle);
 
+/* The handle that the next submit will give, for a caller that keeps it in memory of its own: what can fail of that comes before the
+ * submit. False: no memory. */
+bool engine_next_handle(struct engine *engine, uint64_t *handle);
+
 /* doorway.c: what the owner does before a submit. They are the caller's descriptors until then.
  *
  * Accepts at most `room` clients that wait: how many there were, or -1 and errno if the first accept failed (0 if nobody waits). */

@@ -8,7 +8,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -153,11 +152,22 @@ static bool limits(PyObject *const *args, struct engine_submit *submit)
     return true;
 }
 
-static PyObject *submitted(Engine *self, const struct engine_submit *submit)
+/* Made before the submit, so that nothing can fail after it: the descriptors are the engine's then. */
+static PyObject *next_handle(Engine *self)
+{
+    uint64_t handle;
+    return engine_next_handle(self->engine, &handle) ? PyLong_FromUnsignedLongLong(handle) : raise_errno(ENOMEM);
+}
+
+/* Takes over `name`, the session's handle. */
+static PyObject *submitted(Engine *self, const struct engine_submit *submit, PyObject *name)
 {
     uint64_t handle;
     int error = engine_submit(self->engine, submit, &handle);
-    return error ? raise_errno(error) : PyLong_FromUnsignedLongLong(handle);
+    if (!error)
+        return name;
+    Py_DECREF(name);
+    return raise_errno(error);
 }
 
 static PyObject *method_submit(PyObject *object, PyObject *const *args, Py_ssize_t count)
@@ -185,7 +195,8 @@ static PyObject *method_submit(PyObject *object, PyObject *const *args, Py_ssize
         .first_bytes = first,
         .first_size = (size_t)first_size,
     };
-    return limits(args + 7, &submit) ? submitted((Engine *)object, &submit) : NULL;
+    PyObject *name = limits(args + 7, &submit) ? next_handle((Engine *)object) : NULL;
+    return name != NULL ? submitted((Engine *)object, &submit, name) : NULL;
 }
 
 /* The doorway */
@@ -251,30 +262,35 @@ static PyObject *method_launch(PyObject *object, PyObject *const *args, Py_ssize
     const struct plan *plan = PyCapsule_GetPointer(args[3], PLAN);
     if (client == -1 || client_unix == -1 || plan == NULL)
         return NULL;
+    PyObject *name = next_handle(self);
+    if (name == NULL)
+        return NULL;
     bool tried;
     int upstream = engine_dial(self->engine, &plan->dial, &tried);
-    if (upstream == -1)
-        return tried ? PyLong_FromLong(-errno) : raise_errno(errno);
+    if (upstream == -1) {
+        int error = errno;
+        Py_DECREF(name);
+        return tried ? PyLong_FromLong(-error) : raise_errno(error);
+    }
     struct engine_submit submit = plan->submit;
     submit.session = session;
     submit.client = (int)client;
     submit.client_unix = client_unix;
     submit.upstream = upstream;
-    PyObject *handle = submitted(self, &submit);
+    PyObject *handle = submitted(self, &submit, name);
     if (handle == NULL)
         engine_hang_up(self->engine, upstream);
     return handle;
 }
 
-/* The client's address as text; "" for one on a unix socket. */
+/* The client's address as text, without a zone, as Python's sockets tell it; "" for one on a unix socket. */
 static PyObject *host_of(const struct engine_arrival *arrival)
 {
-    char text[NI_MAXHOST] = "";
+    char text[INET6_ADDRSTRLEN] = "";
     const struct sockaddr *peer = (const struct sockaddr *)&arrival->peer;
     if (arrival->peer_size >= sizeof(struct sockaddr_in) && peer->sa_family == AF_INET)
         inet_ntop(AF_INET, &((const struct sockaddr_in *)&arrival->peer)->sin_addr, text, sizeof text);
-    else if (arrival->peer_size >= sizeof(struct sockaddr_in6) && peer->sa_family == AF_INET6 &&
-             getnameinfo(peer, arrival->peer_size, text, sizeof text, NULL, 0, NI_NUMERICHOST))
+    else if (arrival->peer_size >= sizeof(struct sockaddr_in6) && peer->sa_family == AF_INET6)
         inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)&arrival->peer)->sin6_addr, text, sizeof text);
     return PyUnicode_FromString(text);
 }

@@ -50,6 +50,8 @@ CONNECTED_DELAY_MS: Final = 5
 """How long a mere Connected waits for company: most short sessions end before, and wake the loop once instead of twice."""
 
 _UNIX: Final = socket.AF_UNIX
+# Taken before a session is handed over: a dictionary that cannot grow must not lose one that the engine has already.
+_PLACE: Final = 0
 _SOCKET_OPTION: Final = struct.Struct("3i")
 _PHASES: Final = (Phase.CONNECT, Phase.RELAY, Phase.HALF_CLOSED)
 _END_REASONS: Final = tuple(EndReason)
@@ -90,9 +92,8 @@ def _local_ports() -> tuple[int, int]:
 
 
 class NativeRelay:
-    """The relay in C threads (see `lbproxy.relay.contract.Relay`). `threads` None means one a CPU this process may use;
-    at most
-    `MAX_THREADS`.
+    """The relay in C threads (see `lbproxy.relay.contract.Relay`). `threads` None means one a CPU this process may use,
+    at most `MAX_THREADS`.
 
     Raises OSError if the engine cannot start (no descriptors, no threads, too many of them). Only to be made where `available()` is None.
     """
@@ -140,18 +141,26 @@ class NativeRelay:
         client_fd, upstream_fd = client.fileno(), upstream.fileno()
         if client_fd < 0 or upstream_fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        self._handles[session] = self._submit(
-            session,
-            client_fd,
-            upstream_fd,
-            client.family == _UNIX,
-            upstream.family == _UNIX,
-            options.urgent_inline,
-            options.first_bytes,
-            *_limits(options),
-        )
-        client.detach()
-        upstream.detach()
+        handles = self._handles
+        handles[session] = _PLACE
+        try:
+            handles[session] = self._submit(
+                session,
+                client_fd,
+                upstream_fd,
+                client.family == _UNIX,
+                upstream.family == _UNIX,
+                options.urgent_inline,
+                options.first_bytes,
+                *_limits(options),
+            )
+        except BaseException:
+            del handles[session]
+            raise
+        try:
+            client.detach()
+        finally:  # out of memory for its number, which is the only way in which it fails
+            upstream.detach()
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
@@ -174,10 +183,17 @@ class NativeRelay:
     def launch(self, session: int, client: int, plan: Plan, *, client_unix: bool) -> int:
         if self._closed:
             raise OSError(errno.ESHUTDOWN, "the relay is closed")
-        handle = self._launch(session, client, client_unix, plan)
+        handles = self._handles
+        handles[session] = _PLACE
+        try:
+            handle = self._launch(session, client, client_unix, plan)
+        except BaseException:
+            del handles[session]
+            raise
         if handle < 0:
+            del handles[session]
             return -handle
-        self._handles[session] = handle
+        handles[session] = handle
         return 0
 
     def flush(self) -> None:

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdalign.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "engine.h"
 
@@ -248,6 +249,22 @@ struct engine {
     struct watchdog *watchdog;
 };
 
+static inline void *allocate_clear(const struct calls *calls, size_t size)
+{
+    void *memory = calls->allocate(size);
+    if (memory != NULL)
+        memset(memory, 0, size);
+    return memory;
+}
+
+static inline struct session *session_at(const struct engine *engine, uint32_t index)
+{
+    uint32_t chunk = index / SESSIONS_A_CHUNK;
+    if (chunk >= SESSION_CHUNKS || engine->chunk[chunk] == NULL)
+        return NULL;
+    return &engine->chunk[chunk][index % SESSIONS_A_CHUNK];
+}
+
 /* pipes.c: `pipe_take` gives an empty pipe or NULL; `pipe_give` keeps it if it is empty, else closes it. */
 struct pipe *pipe_take(struct thread *thread);
 void pipe_give(struct thread *thread, struct pipe *pipe);
@@ -290,8 +307,9 @@ void session_kill(struct thread *thread, struct session *session);
 /* Closes what `finish` had to leave open because the owner was looking. */
 void session_close(const struct calls *calls, const struct session *session);
 
-/* engine.c: puts a Connected or an Outcome into this turn's batch. */
+/* engine.c: `thread_post` puts a Connected or an Outcome into this turn's batch; `thread_wake` is the owner's, who has pushed something. */
 void thread_post(struct thread *thread, struct notice *notice);
+void thread_wake(struct thread *thread);
 
 /* watchdog.c */
 int watchdog_start(struct engine *engine);

@@ -108,3 +108,16 @@ async def test_ends_of_many_sessions_are_spread_over_turns(stage: Stage) -> None
     assert stage.ended == TURN_DEADLINES
     stage.at(2.0)
     assert stage.ended == TURN_DEADLINES + 10
+
+
+async def test_fault_at_one_session_s_time_ends_that_one_alone(stage: Stage) -> None:
+    """Those due with it are looked at all the same: nobody would look at them again."""
+    faults: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+    for _ in range(3):
+        stage.open(idle_ms=1000)
+    first = stage.relay._flows[1]
+    first.options = None  # type: ignore[assignment]
+    stage.at(1.1)
+    assert stage.ended == 3
+    assert [fault["message"] for fault in faults] == ["relay: session 1 fell over"]

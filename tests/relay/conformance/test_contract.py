@@ -12,9 +12,9 @@ import pytest
 
 from lbproxy.domain.session import EndReason, Phase
 from lbproxy.relay.contract import Connected, Event, Outcome, SlotCounters
-from tests.relay.peers import pattern, pause
+from tests.relay.peers import pause
 from tests.relay.rig import LEGS, TCP, Legs, Rig, Session, bare
-from tests.relay.scale import KIB, MIB, scaled
+from tests.relay.scale import KIB, scaled
 
 pytestmark = pytest.mark.both_loops
 
@@ -184,12 +184,14 @@ async def test_abort_of_a_session_that_is_not_here_is_false(rig: Rig) -> None:
 
 
 async def test_abort_of_a_session_that_is_being_reset(rig: Rig) -> None:
+    """What the relay keeps cannot be delivered, so the reset is still on its way. (A stalled sender alone says little: where the
+    relay's thread has no processor, the kernel's buffers may yet take all of it.)"""
     session = rig.open()
-    await session.upstream.fill(pattern(16 * MIB))
-    session.upstream.reset()
-    await rig.until(lambda: rig.relay.statistics().pending_bytes > 0)
+    await rig.connected(session)
+    await fill_the_relay(rig, session)
+    session.client.reset()
     assert rig.relay.abort(session.number, EndReason.DRAINED, reset=False)
-    await session.client.receive_until_reset()
+    await session.upstream.receive_until_reset()
     await rig.ended(session, EndReason.DRAINED)
 
 

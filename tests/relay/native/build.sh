@@ -8,4 +8,4 @@ shift
 tests=$(cd "$(dirname "$0")" && pwd)
 engine=$tests/../../../lbproxy/relay/native
 exec ${CC:-cc} -std=c11 -O1 -g -Wall -Wextra -Werror -pthread "$@" -I "$engine" -o "$target" "$tests/driver.c" "$tests/pretend.c" \
-    "$engine/engine.c" "$engine/doorway.c" "$engine/session.c" "$engine/move.c" "$engine/pipes.c" "$engine/deadlines.c" "$engine/watchdog.c" "$engine/calls.c"
+    "$engine/engine.c" "$engine/owner.c" "$engine/slots.c" "$engine/doorway.c" "$engine/session.c" "$engine/move.c" "$engine/pipes.c" "$engine/deadlines.c" "$engine/watchdog.c" "$engine/calls.c"

@@ -50,6 +50,8 @@ static uint64_t some_limit(void)
 static void submit(struct engine *engine, unsigned number, struct pair pair, struct engine_submit *limits)
 {
     struct known *session = &known[number];
+    uint64_t announced;
+    bool is_announced = engine_next_handle(engine, &announced);
     limits->session = number;
     limits->client = pair.client;
     limits->upstream = pair.upstream;
@@ -61,6 +63,8 @@ static void submit(struct engine *engine, unsigned number, struct pair pair, str
         pretend_hang_up(pair.upstream);
         session->submitted = false;
         session->ended = true;
+    } else if (is_announced && announced != session->handle) {
+        fail_now("another handle than was announced");
     }
 }
 

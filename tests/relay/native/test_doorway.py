@@ -16,6 +16,7 @@ from lbproxy.relay.contract import Dial, Doorway, Plan
 from lbproxy.relay.native.relay import NativeRelay
 from tests.relay.peers import Peer
 from tests.relay.rig import Listener, Rig, rig_for
+from tests.servers.netns import Namespace
 
 pytestmark = pytest.mark.both_loops
 
@@ -78,6 +79,21 @@ async def test_client_that_was_reset_meanwhile_is_told(rig: Rig) -> None:
     ((fd, _, _, gone),) = doorway_of(rig).accept(listener.sock.fileno(), 10)
     assert gone == errno.ECONNRESET
     os.close(fd)
+
+
+async def test_zone_of_a_client_is_not_told(rig: Rig, netns: Namespace) -> None:
+    """As by Python's accept: a client has one spelling, whichever way it comes."""
+    for words in ("link add va type veth peer name vb", "addr add fe80::1/64 dev va nodad", "link set va up"):
+        netns.run(["ip", *words.split()])
+    with netns.inside(), socket.create_server(("::", 0), family=socket.AF_INET6) as listening:
+        listening.setblocking(False)
+        target = ("fe80::1%va", listening.getsockname()[1])
+        with socket.create_connection(target), socket.create_connection(target):
+            accepted, (name, *_) = listening.accept()
+            ((fd, host, _, _),) = doorway_of(rig).accept(listening.fileno(), 10)
+            accepted.close()
+            os.close(fd)
+    assert host == name == "fe80::1"
 
 
 async def test_accept_that_fails_raises(rig: Rig) -> None:

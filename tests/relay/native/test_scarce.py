@@ -1,0 +1,167 @@
+"""The binding where descriptors or memory run out in the middle of a call."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# A number above 256 is memory of its own.
+SETTING = """
+import os, resource, socket, struct, sys
+from lbproxy.relay.native import _engine
+
+engine = _engine.Engine(1, 1)
+slot = engine.open_slot()
+listening = socket.create_server(("127.0.0.1", 0), backlog=100)
+listening.setblocking(False)
+port = listening.getsockname()[1]
+address = struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton("127.0.0.1") + bytes(8)
+plan = engine.prepare(socket.AF_INET, port, address, b"", *[0] * 4, slot, *[0] * 3)
+limits = (*[0] * 4, slot, *[0] * 3)
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+"""
+
+NO_MEMORY = """
+import _testcapi
+
+pairs = [socket.socketpair() for _ in range(602)]
+one, other = [pair[0].fileno() for pair in pairs], [pair[1].fileno() for pair in pairs]
+
+def call(number):
+    {call}
+
+for number in range(300):
+    call(number)
+submitted, before, number = engine.submitted(), descriptors(), 300
+try:
+    _testcapi.set_nomemory({allocation}, {allocation} + 1)
+    call(number)
+except MemoryError:
+    _testcapi.remove_mem_hooks()
+    assert engine.submitted() == submitted
+    assert descriptors() == before
+    os._exit(0)
+_testcapi.remove_mem_hooks()
+print("nothing was refused")
+os._exit(3)
+"""
+
+ACCEPT_NO_MEMORY = """
+import _testcapi
+
+clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+before = descriptors()
+try:
+    _testcapi.set_nomemory({allocation}, {allocation} + 1)
+    engine.accept(listening.fileno(), 10)
+except MemoryError:
+    _testcapi.remove_mem_hooks()
+    assert descriptors() == before
+    assert [client.recv(1) for client in clients] == [b""] * 3
+    os._exit(0)
+_testcapi.remove_mem_hooks()
+print("nothing was refused")
+os._exit(3)
+"""
+
+CROWD_WITHOUT_MEMORY = """
+import _socket, _testcapi, asyncio
+from lbproxy.relay.contract import Dial, RelayOptions
+from lbproxy.relay.native.relay import NativeRelay
+
+async def main():
+    told = []
+    relay = NativeRelay(asyncio.get_running_loop(), told.extend, threads=1)
+    options = RelayOptions(0, 0, 0, 0, relay.open_slot(), urgent_inline=True)
+    plan = relay.prepare(Dial(socket.AF_INET, listening.getsockname(), (), options))
+    refused = 0
+    for number in range(1000, 1400):
+        (client, *far), (upstream, *off) = [[_socket.socket(fileno=end.detach()) for end in socket.socketpair()] for _ in "12"]
+        fd, submitted = client.fileno(), relay.statistics().submitted
+        try:
+            _testcapi.set_nomemory(number % 8, number % 8 + 1)
+            {call}
+        except MemoryError:
+            _testcapi.remove_mem_hooks()
+            refused += 1
+            took = relay.statistics().submitted != submitted
+            assert took == (client.fileno() == upstream.fileno() == -1), number
+        else:
+            _testcapi.remove_mem_hooks()
+            {taken}
+        client.close(), upstream.close()
+    submitted = relay.statistics().submitted
+    relay.close()
+    assert 0 < refused < 400
+    assert len([event for event in told if hasattr(event, "reason")]) == submitted
+
+asyncio.run(main())
+os._exit(0)
+"""
+
+FEW_DESCRIPTORS = """
+clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
+before = descriptors()
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (clients[-1].fileno() + 1 + 2, hard))
+arrivals = engine.accept(listening.fileno(), 10)
+assert [port for _, _, port, _ in arrivals] == [client.getsockname()[1] for client in clients[:2]]
+for refused in (lambda: engine.accept(listening.fileno(), 10), lambda: engine.launch(1, clients[0].fileno(), 0, plan)):
+    try:
+        refused()
+    except OSError as error:
+        assert error.errno == 24, error
+    else:
+        raise AssertionError("there was a descriptor")
+assert engine.submitted() == 0
+for fd, *_ in arrivals:
+    os.close(fd)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+assert descriptors() == before
+assert len(engine.accept(listening.fileno(), 10)) == 3
+os._exit(0)
+"""
+
+
+def run(script: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SETTING + script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "engine.launch(number, one[number], 1, plan)",
+        "engine.submit(number, one[number], other[number], 1, 1, 1, b'', *limits)",
+    ],
+)
+def test_call_that_gets_no_memory_has_taken_nothing_over(call: str) -> None:
+    """Else both sides would close the client, and the second of them somebody else's."""
+    run(NO_MEMORY.format(call=call, allocation=0))
+
+
+@pytest.mark.parametrize(
+    ("call", "taken"),
+    [
+        ("relay.launch(number, fd, plan, client_unix=True)", "client.detach()"),
+        ("relay.submit(number, client, upstream, options)", "pass"),
+    ],
+)
+def test_relay_without_memory_owns_what_it_has_taken_and_nothing_else(call: str, taken: str) -> None:
+    """Each has its Outcome, and nobody else has its descriptors."""
+    run(CROWD_WITHOUT_MEMORY.format(call=call, taken=taken))
+
+
+@pytest.mark.parametrize("allocation", range(6))
+def test_clients_that_cannot_be_named_are_hung_up(allocation: int) -> None:
+    run(ACCEPT_NO_MEMORY.format(allocation=allocation))
+
+
+def test_clients_that_there_is_no_descriptor_for_stay_in_the_queue() -> None:
+    run(FEW_DESCRIPTORS)
