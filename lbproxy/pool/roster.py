@@ -16,6 +16,7 @@ from lbproxy.pool.overrides import Overrides
 FORGET_AFTER_S: Final = 300.0
 # A removed endpoint that still has sessions then is looked at again this often: sessions end without telling a timer.
 LINGER_CHECK_S: Final = 60.0
+NAMED: Final = 3  # endpoints of each sort that a log line about a change names
 
 
 @dataclass(slots=True)
@@ -26,8 +27,8 @@ class Change:
     any: bool = False
     limits: bool = False
     touched: list[Endpoint] = field(default_factory=list)
-    added: int = 0
-    changed: int = 0
+    added: list[Endpoint] = field(default_factory=list)
+    changed: list[tuple[Endpoint, Member]] = field(default_factory=list)  # with what was said of it before
 
 
 class Roster:
@@ -97,14 +98,14 @@ class Roster:
             self._by_label[endpoint.label] = endpoint
             change.effects.append(EndpointAdded(self._upstream, endpoint))
             self._settle_in(endpoint)
-            change.added += 1
+            change.added.append(endpoint)
         elif endpoint.removed_at is not None:
             change.limits |= self._update(endpoint, member)
             self._settle_in(endpoint)
-            change.added += 1
+            change.added.append(endpoint)
         elif endpoint.member is not member and endpoint.member != member:
+            change.changed.append((endpoint, endpoint.member))
             change.limits |= self._update(endpoint, member)
-            change.changed += 1
         else:
             return endpoint
         change.touched.append(endpoint)
@@ -112,7 +113,11 @@ class Roster:
 
     def _tell(self, change: Change, left: Sequence[Endpoint], number: int) -> None:
         if change.added or change.changed or left:
-            message = f"endpoints: {change.added} added, {len(left)} removed, {change.changed} changed, {number} in all"
+            added = _counted("added", [each.label for each in change.added[:NAMED]], len(change.added))
+            removed = _counted("removed", [each.label for each in left[:NAMED]], len(left))
+            changed = [_differs(endpoint, before) for endpoint, before in change.changed[:NAMED]]
+            told = _counted("changed", changed, len(change.changed))
+            message = f"endpoints: {added}, {removed}, {told}, {number} in all"
             change.effects.append(Notice(self._upstream, "membership_changed", message))
 
     def drain(self, key: str, due: float | None) -> None:
@@ -251,6 +256,29 @@ class Roster:
         if endpoint.weight == 0:
             flags |= Ineligible.WEIGHT_ZERO
         endpoint.ineligible = flags
+
+
+def _counted(what: str, named: Sequence[str], number: int) -> str:
+    """A number, and the first of those it counts."""
+    if not named:
+        return f"{number} {what}"
+    rest = f" and {number - len(named)} more" if number > len(named) else ""
+    return f"{number} {what} ({', '.join(named)}{rest})"
+
+
+def _differs(endpoint: Endpoint, before: Member) -> str:
+    """Which of its attributes differ. Texts of a registry are not repeated."""
+    now = endpoint.member
+    pairs = (
+        ("weight", before.weight, now.weight),
+        ("priority", before.priority, now.priority),
+        ("max_connections", before.max_connections, now.max_connections),
+    )
+    words = [f"{name} {old} to {new}" for name, old, new in pairs if old != new]
+    words += [name for name in ("zone", "metadata") if getattr(before, name) != getattr(now, name)]
+    if before.unverified and not now.unverified:
+        words.append("verified")
+    return f"{endpoint.label}: {' and '.join(words)}" if words else endpoint.label
 
 
 def _forget_due(endpoint: Endpoint) -> float:

@@ -120,8 +120,18 @@ def test_a_removal_repeated_does_not_start_the_wait_anew() -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ((member(1), member(2), member(3)), "1 added, 0 removed, 0 changed, 3 in all"),
-        ((member(2, weight=3),), "0 added, 1 removed, 1 changed, 1 in all"),
+        (
+            (member(1), member(2), member(3)),
+            f"1 added ({label(3)}), 0 removed, 0 changed, 3 in all",
+        ),
+        (
+            (member(2, weight=3, priority=1),),
+            f"0 added, 1 removed ({label(1)}), 1 changed ({label(2)}: weight 1 to 3 and priority 0 to 1), 1 in all",
+        ),
+        (
+            tuple(member(number) for number in range(1, 8)),
+            f"5 added ({label(3)}, {label(4)}, {label(5)} and 2 more), 0 removed, 0 changed, 7 in all",
+        ),
     ],
 )
 def test_a_change_is_told_in_one_sentence(members: tuple[Member, ...], message: str) -> None:
