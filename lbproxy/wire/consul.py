@@ -13,7 +13,6 @@ import codecs
 import json
 import math
 import re
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -26,7 +25,7 @@ from yarl import URL
 
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.consul_options import ConsulAccess
-from lbproxy.wire.http import CONNECT_TIMEOUT_S, MAX_BODY_BYTES, HttpClient
+from lbproxy.wire.http import CONNECT_TIMEOUT_S, MAX_BODY_BYTES, HttpClient, went_wrong
 from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.tls import ClientTls
 
@@ -351,8 +350,4 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "the answer is not UTF-8 text"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        error = error.certificate_error
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not accepted: {error.verify_message}"
-    return " ".join(f"{error}".split())[:_SHOWN] or type(error).__name__
+    return went_wrong(error)

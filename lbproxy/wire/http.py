@@ -6,6 +6,8 @@ No limit on connections: each watch holds one, and aiohttp's default of a hundre
 from __future__ import annotations
 
 import json
+import os
+import ssl
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -17,6 +19,7 @@ from lbproxy.wire.json_items import json_items
 
 CONNECT_TIMEOUT_S: Final = 3.0
 RETRY_AFTER_MOST_S: Final = 3600
+SHOWN: Final = 200  # characters of what others say
 MAX_BODY_BYTES: Final = 32 << 20  # 10,000 endpoints of Consul's verbose JSON are 15 MiB
 
 
@@ -43,6 +46,22 @@ class HttpClient:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def went_wrong(error: BaseException) -> str:
+    """One line on why there was no answer: of a connection that was refused the system's word, not aiohttp's around it. Without the
+    URL, which aiohttp names in some of its errors with the query in it."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"{error.host} does not resolve: {error.os_error.strerror}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not accepted: {error.verify_message}"
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        number = error.os_error.errno
+        return f"cannot connect: {os.strerror(number) if number else error.os_error}"
+    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    return " ".join(text.split())[:SHOWN] or type(error).__name__
 
 
 async def read_json(response: aiohttp.ClientResponse, limit_bytes: int = MAX_BODY_BYTES) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproxy.domain.errors import RegistryError
-from lbproxy.wire.http import HttpClient, read_json, read_json_list
+from lbproxy.wire.http import HttpClient, read_json, read_json_list, went_wrong
 
 pytestmark = pytest.mark.asyncio
 
@@ -87,3 +88,20 @@ async def test_the_client_holds_more_connections_than_a_hundred_and_closes() -> 
         await client.close()
         await client.close()
         await runner.cleanup()
+
+
+async def test_a_refused_connection_is_told_by_the_systems_word() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        client = HttpClient()
+        with pytest.raises(aiohttp.ClientConnectorError) as caught:
+            await client.session.get(f"http://127.0.0.1:{closed.getsockname()[1]}/?key=secret")
+        await client.close()
+    assert went_wrong(caught.value) == "cannot connect: Connection refused"
+
+
+async def test_what_went_wrong_is_one_short_line_and_never_empty() -> None:
+    assert went_wrong(OSError("two\n lines")) == "two lines"
+    assert went_wrong(aiohttp.ServerDisconnectedError()) == "Server disconnected"
+    assert went_wrong(EOFError()) == "EOFError"
+    assert len(went_wrong(OSError("x" * 5000))) == 200

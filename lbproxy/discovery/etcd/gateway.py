@@ -16,7 +16,7 @@ import aiohttp
 from lbproxy.discovery.etcd.keys import encode, prefix_end
 from lbproxy.discovery.etcd.options import EtcdOptions
 from lbproxy.domain.errors import RegistryError
-from lbproxy.wire.http import HttpClient, read_json, retry_after_s
+from lbproxy.wire.http import HttpClient, read_json, retry_after_s, went_wrong
 from lbproxy.wire.json_lines import JsonLines
 from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.tls import ClientTls
@@ -251,7 +251,7 @@ async def _complaint(response: aiohttp.ClientResponse) -> RegistryError:
 
 
 def _unreachable(error: BaseException) -> RegistryError:
-    return RegistryError(str(error) or type(error).__name__)
+    return RegistryError(went_wrong(error))
 
 
 def _judged(what: str, code: int | None, wait_s: float | None = None) -> RegistryError:

@@ -18,7 +18,7 @@ from lbproxy.discovery.http.options import HttpOptions
 from lbproxy.discovery.http.validators import Validators
 from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.strategy import Random
-from lbproxy.wire.http import HttpClient, parse_json, read_body, retry_after_s
+from lbproxy.wire.http import HttpClient, parse_json, read_body, retry_after_s, went_wrong
 from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.tls import ClientTls
 
@@ -80,7 +80,7 @@ class HttpRegistry:
                 f"{self._shown}: no full answer within {self._options.timeout_s:g} s"
             ) from error
         except (aiohttp.ClientError, OSError, SecretError, ValueError) as error:
-            raise RegistryError(f"{self._shown}: {_told(error)}") from error
+            raise RegistryError(f"{self._shown}: {went_wrong(error)}") from error
 
     async def _follow(self, known: _Known | None) -> _Known:
         url = self._options.url
@@ -164,13 +164,6 @@ def _redirected(url: str, location: str) -> str:
     if not same or new.username is not None:
         raise RegistryError(f"redirected to {_shown(target)}: another server is not asked")
     return target
-
-
-def _told(error: Exception) -> str:
-    """One line, without the URL that aiohttp names in some of its errors with the query in it."""
-    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
-    lines = text.splitlines()
-    return lines[0] if lines and lines[0] else type(error).__name__
 
 
 def _shown(url: str) -> str:

@@ -14,7 +14,7 @@ import aiohttp
 
 from lbproxy.discovery.kubernetes.options import KubernetesOptions
 from lbproxy.domain.errors import RegistryError
-from lbproxy.wire.http import HttpClient, read_json, retry_after_s
+from lbproxy.wire.http import HttpClient, read_json, retry_after_s, went_wrong
 from lbproxy.wire.json_lines import CutOff, JsonLines
 from lbproxy.wire.secrets import Secret, SecretError
 from lbproxy.wire.tls import ClientTls
@@ -193,4 +193,4 @@ def _judged(status: Mapping[str, Any], what: str, wait_s: float | None = None) -
 
 
 def _unreachable(error: BaseException) -> RegistryError:
-    return RegistryError(str(error) or type(error).__name__)
+    return RegistryError(went_wrong(error))
