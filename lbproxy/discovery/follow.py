@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
@@ -30,6 +31,7 @@ from lbproxy.wire.resolver import Resolution
 _log = logging.getLogger(__name__)
 
 RETRY: Final = Backoff(base_s=0.2, cap_s=30.0, floor_s=0.1)
+RECOVERY_PAUSE_S: Final = 10.0
 LOOK_S: Final = 1.0  # how exactly the guard's deadlines and names' TTLs are kept
 SAVE_PAUSE_S: Final = 1.0  # a registry in motion is not written down change by change
 SAVE_AGE_S: Final = 300.0  # an unchanged answer refreshes the age of what is on disk this often
@@ -79,6 +81,8 @@ class FollowedSource:
         self._refused: Counter[str] = Counter(dict.fromkeys(map(str, Refusal), 0))
         self._last_refused: Counter[str] = Counter()
         self._error = ""
+        self._failing_since = -math.inf
+        self._recovery_due = -math.inf
         self._refreshed_at: float | None = None
         self._saved_at: float | None = None  # of what is on disk, by the wall clock
         self._unverified = False
@@ -159,6 +163,8 @@ class FollowedSource:
         except Exception:
             self._guard.failed()
             self._results["error"] += 1
+            if not self._error:
+                self._failing_since = self._clock()
             self._error = "a defect, see the log"
             raise
         finally:
@@ -192,6 +198,7 @@ class FollowedSource:
             verdict = self._guard.answered(
                 membership, now, consistent=answer.consistent, regressed=answer.regressed
             )
+            self._tell_recovered(now)
             self._error = ""
             self._refreshed_at = now
             self._unverified = False
@@ -219,7 +226,20 @@ class FollowedSource:
             self._report(in_force, await difference(before, in_force))
         return True
 
+    def _tell_recovered(self, now: float) -> None:
+        """That it answers again; of one that does and does not in turn, once in a while."""
+        if self._error and now >= self._recovery_due:
+            self._recovery_due = now + RECOVERY_PAUSE_S
+            _log.info(
+                "upstream %s: %s: answers again, after %.1f s",
+                self.upstream,
+                self.name,
+                now - self._failing_since,
+            )
+
     def _told_error(self, error: RegistryError) -> None:
+        if not self._error:
+            self._failing_since = self._clock()
         self._guard.failed()
         self._results["error"] += 1
         self._error = str(error)

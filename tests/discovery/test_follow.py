@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lbproxy.discovery.contract import Answer, Candidate, Source
-from lbproxy.discovery.follow import LOOK_S, RETRY, FollowedSource
+from lbproxy.discovery.follow import LOOK_S, RECOVERY_PAUSE_S, RETRY, FollowedSource
 from lbproxy.discovery.guard import CONFIRM_AFTER_S
 from lbproxy.discovery.intake import SLICE
 from lbproxy.discovery.options import DiscoveryOptions, GuardOptions
@@ -186,6 +186,20 @@ async def test_answers_without_a_change_are_paced_and_changes_are_not() -> None:
         for _ in range(30):
             await of.time.settle()
         assert of.source.status.results["held"] + of.source.status.results["applied"] == 50
+
+
+async def test_that_a_source_answers_again_is_said_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    flapping = [each for _ in range(20) for each in (answer(1, 2), ERROR)]
+    of = Followed(ScriptedRegistry(answer(1), ERROR, ERROR, *flapping))
+    with caplog.at_level(logging.INFO):
+        async with of.running():
+            assert not [record for record in caplog.records if "again" in record.message]
+            before = of.time.now
+            await of.time.advance(RECOVERY_PAUSE_S - 1.0)
+            told = [record.message for record in caplog.records if "again" in record.message]
+            assert len(told) == 1
+            assert told[0].startswith("upstream web: consul: answers again, after ")
+            assert 0.0 < float(told[0].split()[-2]) <= of.time.now - before
 
 
 async def test_refused_entries_are_counted_once_an_answer_that_differs(
