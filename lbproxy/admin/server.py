@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -18,6 +19,7 @@ from lbproxy.admin.options import AdminOptions
 from lbproxy.admin.requests import BODY_BYTES, BODY_WITHIN_S
 from lbproxy.admin.routes import ApiRoutes, PublicRoutes
 from lbproxy.domain.address import Address
+from lbproxy.wire.local import port_holder
 from lbproxy.wire.secrets import Secret
 
 API_REQUESTS: Final = 8
@@ -119,7 +121,10 @@ class AdminServer:
         )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        listener = listen(address)
+        try:
+            listener = listen(address)
+        except OSError as error:
+            raise OSError(error.errno, await asyncio.to_thread(_not_bound, address, error)) from error
         try:
             self._stack.callback(remove, address, inode(address))
             accept = _limited(runner)
@@ -132,6 +137,13 @@ class AdminServer:
             raise
         self._stack.callback(server.close)
         self._addresses.append(bound_address(listener, address))
+
+
+def _not_bound(address: Address, error: OSError) -> str:
+    """Why, with who holds the port where that can be known. Reads /proc."""
+    taken = error.errno == errno.EADDRINUSE and address.family != "unix"
+    holder = port_holder(address) if taken else None
+    return f"cannot bind {address}: {error.strerror or error}{f' (held by {holder})' if holder else ''}"
 
 
 class _TurnedAway(asyncio.Protocol):

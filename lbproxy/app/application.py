@@ -222,7 +222,7 @@ class Application:
         try:
             await admin.start()
         except OSError as error:
-            raise StartError([f"admin: {error}"]) from error
+            raise StartError([f"admin: {error.strerror or error}"]) from error
         try:
             # What lives as long as the process need not be looked at by every collection: a full one holds the loop for milliseconds.
             gc.collect()

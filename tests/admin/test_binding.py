@@ -81,9 +81,12 @@ async def test_a_taken_port_is_an_error_and_leaves_nothing_open() -> None:
         taken.listen()
         busy = Address("127.0.0.1", taken.getsockname()[1], "inet")
         server = AdminServer(FakeOperations(), metrics, AdminOptions(bind=LOOPBACK, metrics_bind=busy))
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(OSError, match="in use") as caught:
             await server.start()
     assert server.addresses == ()
+    assert caught.value.strerror is not None
+    assert caught.value.strerror.startswith(f"cannot bind {busy}: Address already in use (held by ")
+    assert f"(pid {os.getpid()})" in caught.value.strerror
 
 
 async def test_closing_twice_is_fine() -> None:
