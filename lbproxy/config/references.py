@@ -192,7 +192,11 @@ def _upstream(
     if not isinstance(endpoints, list) or not endpoints:
         told = upstream.get("discovery") is not None or upstream.get("type", "endpoints") != "endpoints"
         if not told and isinstance(upstream.get("endpoints", []), list):
-            yield Problem(expanded.values[path], path, "no endpoints: name at least one")
+            yield Problem(
+                expanded.values[path],
+                path,
+                "no endpoints: name at least one, or a `discovery` that knows them",
+            )
         return
     seen: dict[str, Path] = {}
     for index, endpoint in enumerate(endpoints):

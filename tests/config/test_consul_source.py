@@ -79,7 +79,10 @@ def test_every_key_is_passed_on() -> None:
         ("service: web, wait: 11m", "'11m' is out of range: 1s to 10m"),
         ("service: web, wait: 10ms", "'10ms' is out of range: 1s to 10m"),
         ("service: web, address: 'unix:here'", "expected unix:/path, got 'unix:here'"),
-        ("service: web, address: 'consul:8500'", "expected http://host or https://host, got 'consul:8500'"),
+        (
+            "service: web, address: 'consul:8500'",
+            "expected http://host, https://host or unix:/path, got 'consul:8500'",
+        ),
         ("service: web, address: 'http://c/?token=x'", "the agent's address has no query and no fragment"),
         ("service: web, address: 'http://a:b@c'", "credentials do not stand in a URL: it is shown in logs"),
         ("service: web, critical: keep", "'keep' is not one of "),

@@ -144,7 +144,10 @@ def test_shape(text: str, lines: list[str]) -> None:
             endpoints("'a:1', 'A.:1'"),
             ["f:2:36: upstreams.u.endpoints[1]: a:1 is listed twice (first at f:2:29)"],
         ),
-        (endpoints(""), ["f:2:16: upstreams.u: no endpoints: name at least one"]),
+        (
+            endpoints(""),
+            ["f:2:16: upstreams.u: no endpoints: name at least one, or a `discovery` that knows them"],
+        ),
         (
             upstream("connect: {attempts: 101}"),
             ["f:2:37: upstreams.u.connect.attempts: 101 is out of range: at most 100"],

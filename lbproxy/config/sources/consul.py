@@ -23,6 +23,8 @@ def agent_address(given: object) -> str:
     if not written.startswith("unix:"):
         if "?" in written or "#" in written:
             raise ValueError("the agent's address has no query and no fragment")
+        if "://" not in written:
+            raise ValueError(f"expected http://host, https://host or unix:/path, got {values.shown(given)}")
         return values.url(given)
     if not written.startswith("unix:/"):
         raise ValueError(f"expected unix:/path, got {values.shown(given)}")

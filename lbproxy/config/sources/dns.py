@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lbproxy.config import fields, values
 from lbproxy.config.shape import Shape
@@ -42,7 +42,7 @@ class DnsSource(Source):
     port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         default=None, description="Of every address; srv has its own"
     )
-    servers: list[fields.NameServer] = Field(
+    servers: Annotated[list[fields.NameServer], BeforeValidator(fields.listed)] = Field(
         default=[], description="IP or IP:port; empty: those of /etc/resolv.conf"
     )
     ttl: Ttl = Ttl()
