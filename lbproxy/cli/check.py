@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -17,7 +18,9 @@ from lbproxy.domain.address import Address
 from lbproxy.proxy.options import TcpOptions
 from lbproxy.proxy.sockets import bind as bind_socket
 from lbproxy.wire.local import port_holder
-from lbproxy.wire.secrets import SecretError
+from lbproxy.wire.secrets import Secret, SecretError
+from lbproxy.wire.tls import ClientTls
+from lbproxy.wire.tls_options import TlsOptions
 
 FINE: Final = 0
 TAKEN: Final = 1
@@ -28,7 +31,7 @@ def check(
     paths: Sequence[str | Path], *, bind: bool, environ: Mapping[str, str], out: TextIO, err: TextIO
 ) -> int:
     """One line a problem on `err`. 0 fine, 2 bad configuration; with `bind`, 1 when this machine does not give what it needs: a
-    port, or a secret's file."""
+    port, or the file of a secret or certificate."""
     remote: Remote = NOTHING
     if any(map(is_remote, paths)):
         from lbproxy.config.kv.asking import ask  # noqa: PLC0415 - an HTTP client is loaded for those alone who name a key
@@ -59,26 +62,51 @@ def check(
             print(line, file=err)
         if problems:
             return TAKEN
-    endpoints = sum(len(upstream.endpoints) for upstream in configuration.upstreams.values())
-    print(
-        f"fine: {len(configuration.listeners)} listeners, {len(configuration.upstreams)} upstreams, {endpoints} endpoints",
-        file=out,
-    )
+    print(f"fine: {_sum(configuration)}", file=out)
     return FINE
 
 
+def _sum(configuration: Configuration) -> str:
+    upstreams = configuration.upstreams.values()
+    numbers = {
+        "listener": len(configuration.listeners),
+        "upstream": len(upstreams),
+        "endpoint": sum(len(upstream.endpoints) for upstream in upstreams),
+        "discovery source": sum(len(upstream.discovery) for upstream in upstreams),
+    }
+    told = {what: number for what, number in numbers.items() if number or what in ("listener", "upstream")}
+    return ", ".join(f"{number} {what}{'' if number == 1 else 's'}" for what, number in told.items())
+
+
 def _absent(configuration: Configuration) -> Iterator[str]:
-    """Secrets that cannot be had here."""
-    registration = configuration.registration
-    for name, secret in (
-        ("admin.token", configuration.admin.token),
-        ("registration.token", None if registration is None else registration.consul.token),
-    ):
-        try:
-            if secret is not None:
-                secret.reveal()
-        except SecretError as error:
-            yield f"{name}: {error}"
+    """Secrets and certificates that cannot be had here."""
+    if configuration.admin.token is not None:
+        yield from _unreadable("admin.token", configuration.admin.token)
+    if configuration.registration is not None:
+        yield from _unreadable("registration", configuration.registration.consul)
+    for name, upstream in configuration.upstreams.items():
+        for index, source in enumerate(upstream.discovery):
+            place = f"[{index}]" if len(upstream.discovery) > 1 else ""
+            yield from _unreadable(f"upstreams.{name}.discovery{place}", source.registry)
+
+
+def _unreadable(path: str, options: object) -> Iterator[str]:
+    """What is wrong with the files that these options name, wherever in them they do."""
+    try:
+        if isinstance(options, Secret):
+            options.reveal()
+        elif isinstance(options, TlsOptions):
+            if options != TlsOptions(server_name=options.server_name, verify=options.verify):
+                ClientTls(options).context()
+        elif is_dataclass(options):
+            for field in fields(options):
+                known = isinstance(value := getattr(options, field.name), Secret | TlsOptions)
+                yield from _unreadable(f"{path}.{field.name}" if known else path, value)
+    except SecretError as error:
+        yield f"{path}: {error}"
+    except OSError as error:
+        file = f"{error.filename}: " if error.filename else ""
+        yield f"{path}: {file}{error.strerror or error}"
 
 
 def _taken(configuration: Configuration) -> Iterator[str]:

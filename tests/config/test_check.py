@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_a_good_file_is_fine(config: Path) -> None:
     config.write_text(CONFIG.format(bind="127.0.0.1:8080"))
-    assert run(config) == (0, "fine: 1 listeners, 1 upstreams, 1 endpoints\n", "")
+    assert run(config) == (0, "fine: 1 listener, 1 upstream, 1 endpoint\n", "")
 
 
 def test_each_problem_is_a_line_and_the_status_is_2(config: Path) -> None:
@@ -109,3 +109,49 @@ def test_a_token_to_register_with_that_cannot_be_read_is_told(config: Path) -> N
     line = f"registration.token: {config.parent / 'absent'}: No such file or directory\n"
     assert run(config)[0::2] == (0, f"warning: {line}")
     assert run(config, bind=True) == (1, "", line)
+
+
+@pytest.mark.parametrize(
+    ("sources", "told"),
+    [
+        (
+            "{type: consul, service: w, token: {file: absent}}",
+            ["discovery.token: {}/absent: No such file or directory"],
+        ),
+        (
+            (
+                "[{type: etcd, prefix: /a/, username: u, password: {file: absent}}, {type: consul, service: w},"
+                " {type: http, url: 'https://x', token: {file: absent}, tls: {ca: no.pem}}]"
+            ),
+            [
+                "discovery[0].password: {}/absent: No such file or directory",
+                "discovery[2].token: {}/absent: No such file or directory",
+                "discovery[2].tls: {}/no.pem: No such file or directory",
+            ],
+        ),
+        ("{type: consul, service: w, address: 'https://x', tls: {server_name: y, verify: false}}", []),
+    ],
+)
+def test_what_a_source_cannot_read_is_told(config: Path, sources: str, told: list[str]) -> None:
+    config.write_text(
+        "listeners: {w: {bind: '127.0.0.1:0', upstream: u}}\nadmin: {bind: '127.0.0.1:0'}\n"
+        f"upstreams: {{u: {{discovery: {sources}}}}}\n"
+    )
+    lines = [f"upstreams.u.{line.format(config.parent)}" for line in told]
+    status, out, err = run(config)
+    assert (status, err.splitlines()) == (0, [f"warning: {line}" for line in lines])
+    assert out.startswith("fine: 1 listener, 1 upstream, ")
+    assert "discovery source" in out
+    status, _, err = run(config, bind=True)
+    assert (status, err.splitlines()) == (1 if told else 0, lines)
+
+
+def test_a_certificate_that_is_none_is_told(config: Path) -> None:
+    config.with_name("ca.pem").write_text("no certificate")
+    config.write_text(
+        "listeners: {w: {bind: '127.0.0.1:0', upstream: u}}\n"
+        "upstreams: {u: {discovery: {type: consul, service: w, address: 'https://x', tls: {ca: ca.pem}}}}\n"
+    )
+    status, _, err = run(config)
+    assert status == 0
+    assert err.startswith("warning: upstreams.u.discovery.tls: ")

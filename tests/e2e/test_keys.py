@@ -305,7 +305,7 @@ def test_check_reads_keys_too(consul: Consul, ports: list[int], tmp_path: Path) 
     local.write_text(LOCAL)
     put(consul, config(ports))
     fine = lbproxy("check", "-c", str(local), "-c", f"consul:{KEY}", **variables)
-    assert (fine.returncode, fine.stdout) == (0, "fine: 1 listeners, 1 upstreams, 3 endpoints\n")
+    assert (fine.returncode, fine.stdout) == (0, "fine: 1 listener, 1 upstream, 3 endpoints\n")
     put(consul, config(ports, more="admin: {bind: '127.0.0.1:1', token: {file: token}}"))
     wrong = lbproxy("check", "-c", str(local), "-c", f"consul:{KEY}", **variables)
     assert wrong.returncode == 2
