@@ -248,7 +248,11 @@ class FollowedSource:
     def _count_refused(self, refused: Mapping[str, int]) -> None:
         self._refused.update(refused)
         if refused:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
+            examples = self._intake.examples
+            reasons = ", ".join(
+                f"{count} {reason} ({'such as ' if count > 1 else ''}{examples[reason]})"
+                for reason, count in sorted(refused.items())
+            )
             _log.warning("upstream %s: %s: entries refused: %s", self.upstream, self.name, reasons)
 
     # -- time

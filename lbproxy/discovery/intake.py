@@ -7,6 +7,7 @@ whoever compares them is done at once.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
@@ -23,6 +24,7 @@ from lbproxy.wire.resolver import Resolution
 
 SLICE: Final = 250  # entries between two turns of the loop: well below a millisecond of work
 ASKED_AT_ONCE: Final = 8
+IDENTITY_CHARACTERS: Final = 80  # of a key or id that a log line repeats
 
 Refused = Counter[str]
 
@@ -48,6 +50,9 @@ class Intake:
         self._addresses: dict[str, tuple[str, ...]] = {}  # the last good ones of each name
         self._due: dict[str, float] = {}
         self._failures: Counter[str] = Counter()
+        self.examples: dict[
+            str, str
+        ] = {}  # of what was refused last: for each reason the first entry, or where it stands
 
     @property
     def next_due(self) -> float | None:
@@ -89,10 +94,12 @@ class Intake:
     def vet_again(self, membership: Membership) -> tuple[Membership, Refused]:
         """Members from the disk, by the rules of today."""
         refused: Refused = Counter()
+        self.examples = {}
         return Membership(tuple(self._dialable(membership.members, refused))), refused
 
     async def _collect(self) -> tuple[Membership, Refused]:
         refused: Refused = Counter()
+        self.examples = {}
         found: dict[Address, Member] = {}
         taken = 0
         for at, candidate in enumerate(self._candidates):
@@ -100,10 +107,10 @@ class Intake:
                 await asyncio.sleep(0)
             became = self._known[candidate]
             if isinstance(became, Refusal):
-                refused[became] += 1
+                self._refuse_unread(refused, became, at)
                 continue
             if taken == self._limit:
-                refused[Refusal.LIMIT] += 1
+                self._refuse_unread(refused, Refusal.LIMIT, at)
                 continue
             taken += 1
             members = (became,) if isinstance(became, Member) else tuple(self._of_name(became, refused))
@@ -119,13 +126,22 @@ class Intake:
             if why is None:
                 yield member
             else:
-                refused[why] += 1
+                self._refuse(refused, why, member.address.host, member.address.port)
+
+    def _refuse(self, refused: Refused, why: Refusal, host: str, port: int) -> None:
+        refused[why] += 1
+        self.examples.setdefault(why, f"{host} port {port}")
+
+    def _refuse_unread(self, refused: Refused, why: Refusal, at: int) -> None:
+        refused[why] += 1
+        if why not in self.examples:
+            self.examples[why] = _place(self._candidates[at], at)
 
     def _of_name(self, endpoint: StaticEndpoint, refused: Refused) -> Iterator[Member]:
         assert isinstance(endpoint.target, HostName)
         addresses = self._addresses[endpoint.target.name]
         if not addresses:
-            refused[Refusal.UNRESOLVED] += 1
+            self._refuse(refused, Refusal.UNRESOLVED, endpoint.target.name, endpoint.target.port)
         for ip in addresses:
             yield member_of(endpoint, ip_address(ip, endpoint.target.port))
 
@@ -145,6 +161,22 @@ class Intake:
             self._addresses[name] = merged(before, resolution)
             wait_s = resolution.ttl_s
         self._due[name] = self._clock() + wait_s
+
+
+def _place(candidate: Candidate, at: int) -> str:
+    """Where an entry stands that is no endpoint: by its key or id in the registry, else by its number. What was found there is not
+    repeated, unless it is an IP address: nobody knows what it is, and under a wrong prefix there may be secrets."""
+    ids = [each for key, each in candidate.metadata.items() if key.endswith(("-key", "-id"))]
+    place = f"{ids[0][:IDENTITY_CHARACTERS]!a}" if ids else f"entry {at + 1}"
+    return f"{place}: {candidate.host} port {candidate.port}" if _is_ip(candidate.host) else place
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def difference(before: Membership, after: Membership) -> Difference:

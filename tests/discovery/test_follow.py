@@ -220,7 +220,26 @@ async def test_refused_entries_are_counted_once_an_answer_that_differs(
             assert hosts(of.reports[-1]) == ["10.0.0.1:80"]
             refused = {reason: count for reason, count in of.source.status.refused.items() if count}
             assert refused == {"port": 1, "link_local": 1, "own_listener": 1}
-    assert len([record for record in caplog.records if "refused" in record.message]) == 1
+    (said,) = [record.message for record in caplog.records if "refused" in record.message]
+    assert (
+        said == "upstream web: consul: entries refused: "
+        "1 link_local (169.254.169.254 port 80), 1 own_listener (10.0.0.9 port 80), 1 port (entry 2: 10.0.0.2 port 0)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("metadata", "named"),
+    [({}, "entry 1"), ({"etcd-key": "/a/\n" + "x" * 500}, f"'/a/\\n{'x' * 76}'")],
+)
+async def test_what_is_no_endpoint_is_named_and_not_repeated(
+    metadata: dict[str, str], named: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = Answer((Candidate("a secret", 80, metadata=metadata), Candidate("another", 0)))
+    of = Followed(ScriptedRegistry(bad))
+    with caplog.at_level(logging.WARNING):
+        async with of.running():
+            (said,) = [record.message for record in caplog.records if "refused" in record.message]
+    assert said == f"upstream web: consul: entries refused: 1 address ({named}), 1 port (entry 2)"
 
 
 async def test_more_entries_than_the_limit_are_refused() -> None:
