@@ -128,12 +128,14 @@ class Keeper:
         match step:
             case Register(definition, verdict):
                 where = f"{definition.address or 'the node'} port {definition.port}"
+                why = f": {verdict.output}" if verdict.status != "passing" else ""
                 logger.info(
-                    "registration %s: registered as %s at %s, %s",
+                    "registration %s: registered as %s at %s, %s%s",
                     self.id,
                     definition.name,
                     where,
                     verdict.status,
+                    why,
                 )
                 self._said_status = verdict.status
             case Update(_, verdict) if verdict.status != self._said_status:

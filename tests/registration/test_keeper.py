@@ -115,3 +115,14 @@ async def test_a_defect_ends_the_run_and_the_next_one_goes_on() -> None:
         group.create_task(it.keeper.run(), name="keeper")
         await it.agent.until(*REGISTERED)
         it.keeper.leave()
+
+
+async def test_why_it_begins_critical_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with kept() as it:
+        it.verdict = ILL
+        await it.agent.until(*REGISTERED)
+    assert (
+        caplog.records[0].message
+        == "registration web-1: registered as web at 10.0.0.5 port 8080, critical: no endpoint"
+    )
