@@ -112,7 +112,14 @@ def upstream(one: dict[str, Any]) -> list[str]:
             ("ENDPOINT", "STATE", "WEIGHT", "ACTIVE", "TOTAL", "FAILURES", "SENT", "RECEIVED"),
             [endpoint(each) for each in one["endpoints"]],
         ),
+        *(printable(line) for each in one["endpoints"] if each["ineligible"] for line in standing(each)),
     ]
+
+
+def standing(one: dict[str, Any]) -> list[str]:
+    """What the registry said of an endpoint that takes no sessions: metadata such as `consul-status`."""
+    said = {key: text for key, text in one["metadata"].items() if key.endswith("-status")}
+    return [f"  {one['address']}: {key}: {text}" for key, text in said.items()]
 
 
 def source(one: dict[str, Any]) -> list[str]:

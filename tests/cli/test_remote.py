@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from lbproxy.admin.options import AdminOptions
+from lbproxy.cli import tables
 from lbproxy.cli.main import main
 from lbproxy.wire.secrets import Secret
 from tests.admin.fake import LOOPBACK, FakeOperations, serving, unix
@@ -294,3 +295,16 @@ async def test_somebody_else_there_is_one_line(
     assert (done.code, done.out) == (1, "")
     assert error in done.err
     assert done.err.count("\n") == 1
+
+
+def test_what_a_registry_said_of_an_endpoint_without_sessions_is_shown() -> None:
+    said = {"consul-status": "maintenance: new \x1b[31mdisk", "version": "v2"}
+    one = {
+        "address": "10.0.0.1:80", "ineligible": ["weight_zero"], "full": False, "weight": 0, "weight_override": None, "active": 0,
+        "total": 0, "connect_failures": {}, "sent_bytes": 0, "received_bytes": 0, "metadata": said,
+    }  # fmt: skip
+    upstream = {
+        "name": "web", "strategy": "first", "kind": "endpoints", "drained": False, "endpoints_eligible": 1, "endpoints_total": 2,
+        "active": 0, "waiting": 0, "sources": [], "endpoints": [one, {**one, "address": "10.0.0.2:80", "ineligible": []}],
+    }  # fmt: skip
+    assert tables.upstream(upstream)[4:] == ["  10.0.0.1:80: consul-status: maintenance: new \\x1b[31mdisk"]
