@@ -231,9 +231,10 @@ class FollowedSource:
         if self._error and now >= self._recovery_due:
             self._recovery_due = now + RECOVERY_PAUSE_S
             _log.info(
-                "upstream %s: %s: answers again, after %.1f s",
+                "upstream %s: %s: answers%s, after %.1f s of trouble",
                 self.upstream,
                 self.name,
+                "" if self._refreshed_at is None else " again",
                 now - self._failing_since,
             )
 
