@@ -301,6 +301,8 @@ def _source_warnings(running: Running) -> list[str]:
                 warnings.append(
                     f"upstream {name}: {status.held} endpoints that {source.name} no longer names are held {status.held_why}"
                 )
+            elif status.error:
+                warnings.append(f"upstream {name}: {source.name} gives no answer: {status.error}")
             if status.unverified:
                 warnings.append(
                     f"upstream {name}: {source.name} has not answered yet; endpoints are those last known"

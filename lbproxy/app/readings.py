@@ -24,7 +24,6 @@ from lbproxy.registration.contract import KeeperStatus
 def read(running: Running, build: Mapping[str, str], registrations: Iterable[KeeperStatus]) -> Reading:
     """One `Reading` of everything."""
     statistics = dataclasses.asdict(running.relay.statistics())
-    now = running.loop.time()
     live = statistics["submitted"] - statistics["ended"]
     return Reading(
         build=build,
@@ -45,7 +44,7 @@ def read(running: Running, build: Mapping[str, str], registrations: Iterable[Kee
                 upstream.pool.attempts,
                 0,  # sessions wait only from the stage on that lets them
                 (read_endpoint(running, endpoint) for endpoint in upstream.pool.endpoints()),
-                [_source(source, now) for source in upstream.sources],
+                [_source(source) for source in upstream.sources],
             )
             for name, upstream in running.upstreams.items()
         ],
@@ -70,10 +69,9 @@ def read(running: Running, build: Mapping[str, str], registrations: Iterable[Kee
     )
 
 
-def _source(source: Source, now: float) -> SourceReading:
+def _source(source: Source) -> SourceReading:
     status = source.status
-    age_s = None if source.refreshed_at is None else max(0.0, now - source.refreshed_at)
-    return SourceReading(source.name, status.results, status.refused, age_s, status.held)
+    return SourceReading(source.name, status.results, status.refused, status.age_s, status.held)
 
 
 def _named(counts: Mapping[Any, int]) -> dict[str, int]:

@@ -30,6 +30,9 @@ Failed = Callable[[Exception], None]
 class SourceStatus:
     """How a source fares, for metrics and the admin pages. Counts since it was configured.
 
+    `age_s` is the time since all that it said was known to hold; before its first answer the age of what the disk remembers, or else the
+    time since it was configured: so that a registry which never answers is seen to be silent.
+
     `results` counts answers and tries: `applied`, `unchanged`, `held` (a removal was put off), `confirmed` (a second answer said
     the same: obeyed), `expired` (held for as long as configured: obeyed), `error`. `refused` counts entries that were not taken, by
     reason. `held` endpoints are in force though the registry's last answer leaves them out; `held_why` says in words what is waited
@@ -37,6 +40,7 @@ class SourceStatus:
     """
 
     results: Mapping[str, int]
+    age_s: float
     refused: Mapping[str, int] = field(default_factory=dict)
     held: int = 0
     held_why: str = ""

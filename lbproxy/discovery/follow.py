@@ -83,6 +83,7 @@ class FollowedSource:
         self._error = ""
         self._failing_since = -math.inf
         self._recovery_due = -math.inf
+        self._started_at = clock()
         self._refreshed_at: float | None = None
         self._saved_at: float | None = None  # of what is on disk, by the wall clock
         self._unverified = False
@@ -107,14 +108,17 @@ class FollowedSource:
 
     @property
     def status(self) -> SourceStatus:
-        age_s = None if self._saved_at is None else max(0.0, self._wall() - self._saved_at)
+        saved_s = None if self._saved_at is None else max(0.0, self._wall() - self._saved_at)
+        since = self._started_at if self._refreshed_at is None else self._refreshed_at
+        silent_s = max(0.0, self._clock() - since)
         return SourceStatus(
             dict(self._results),
+            saved_s if self._unverified and saved_s is not None else silent_s,
             dict(self._refused),
             self._guard.held,
             self._guard.why,
             self._unverified,
-            age_s,
+            saved_s,
             self._error,
         )
 

@@ -55,7 +55,8 @@ class StaticSource:
     @property
     def status(self) -> SourceStatus:
         """Counts answers about names."""
-        return SourceStatus(dict(self._results), error=self._error)
+        since = self._started_at if self.refreshed_at is None else self.refreshed_at
+        return SourceStatus(dict(self._results), max(0.0, self._clock() - since), error=self._error)
 
     @property
     def known(self) -> Mapping[str, tuple[str, ...]]:

@@ -165,7 +165,7 @@ def _sources(reading: Reading) -> Iterator[Family]:
         "lbproxy_discovery_age_seconds",
         "gauge",
         "Time since everything the source said was known to hold.",
-        ((labels, one.age_s) for labels, one in sources if one.age_s is not None),
+        ((labels, one.age_s) for labels, one in sources),
     )
     yield _family(
         "lbproxy_discovery_held",

@@ -44,12 +44,10 @@ class EndpointReading:
 
 @dataclass(slots=True)
 class SourceReading:
-    """`age_s` None before the first answer."""
-
     name: str
     results: Mapping[str, int]
     refused: Mapping[str, int]
-    age_s: float | None
+    age_s: float
     held: int
 
 

@@ -78,6 +78,8 @@ async def test_answers_are_reported_when_they_differ() -> None:
     of = Followed(ScriptedRegistry(answer(1, 2), answer(1, 2), answer(1, 2, 3)))
     source: Source = of.source
     assert (source.name, source.initial(), source.refreshed_at) == ("consul", None, None)
+    of.time.now += 70
+    assert source.status.age_s == 70, "a registry that never answers is seen to be silent"
     async with of.running():
         assert [numbers(each) for each in of.reports] == [[1, 2], [1, 2, 3]]
         assert source.status.results == {
@@ -333,6 +335,7 @@ async def test_what_is_in_force_is_kept_on_disk_and_serves_a_start_without_the_r
     assert numbers(again.source.initial()) == [1, 2, 3]
     status = again.source.status
     assert (status.unverified, status.snapshot_age_s, again.source.refreshed_at) == (True, 500.0, None)
+    assert status.age_s == 500.0
     assert all(member.unverified for member in again.source.initial().members)  # type: ignore[union-attr]
     async with again.running():
         again.registry.tell(answer(1, 2, 4))

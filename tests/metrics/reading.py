@@ -44,7 +44,7 @@ def reading(endpoints: int = 2, name: str = "web") -> Reading:
                 [endpoint(f"10.0.{i // 250}.{i % 250}:80", total=endpoints - i) for i in range(endpoints)],
                 [
                     SourceReading("consul", {"applied": 2, "error": 1}, {"port": 3}, 1.5, 4),
-                    SourceReading("dns", {"applied": 0}, {}, None, 0),
+                    SourceReading("dns", {"applied": 0}, {}, 9.0, 0),
                 ],
             )
         ],
