@@ -31,11 +31,18 @@ def process_times(pid: int) -> Times:
 def family_s(pids: Iterable[int]) -> float:
     """What all threads that now live in these processes and their descendants have used so far, to the nanosecond."""
     return sum(
-        int(task.read_text().split()[0]) * 1e-9
+        _scheduled_s(task)
         for pid in pids
         for each in family(pid)
         for task in Path(f"/proc/{each}/task").glob("*/schedstat")
     )
+
+
+def _scheduled_s(schedstat: Path) -> float:
+    try:
+        return int(schedstat.read_text().split()[0]) * 1e-9
+    except (FileNotFoundError, ProcessLookupError):  # it has ended since it was listed, as PostgreSQL's back ends do
+        return 0.0
 
 
 def core_busy_s(core: int) -> float:
@@ -82,5 +89,8 @@ def family(pid: int) -> list[int]:
 
 
 def _user_and_system(stat: Path) -> tuple[float, float]:
-    fields = stat.read_text().rpartition(")")[2].split()
+    try:
+        fields = stat.read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):  # as above
+        return 0.0, 0.0
     return int(fields[11]) * TICK_S, int(fields[12]) * TICK_S
