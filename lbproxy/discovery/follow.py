@@ -65,6 +65,7 @@ class FollowedSource:
         predecessor: FollowedSource | None = None,
     ) -> None:
         self.name = options.name
+        self.subject = options.subject
         self.upstream = upstream
         self.registry = registry
         self._report = report
@@ -87,6 +88,7 @@ class FollowedSource:
         self._refreshed_at: float | None = None
         self._saved_at: float | None = None  # of what is on disk, by the wall clock
         self._unverified = False
+        self._answers = 0  # of `next`
         self._taking = asyncio.Lock()
         self._attention = asyncio.Event()  # something waits for a moment in time
         self._unsaved = asyncio.Event()
@@ -105,6 +107,16 @@ class FollowedSource:
     @property
     def in_trouble(self) -> bool:
         return self._guard.trouble
+
+    @property
+    def standing_in(self) -> bool:
+        """Whether what is in force is that of another subject."""
+        return self._guard.standing_in
+
+    @property
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """Host name -> last good addresses, for a successor."""
+        return self._intake.names
 
     @property
     def status(self) -> SourceStatus:
@@ -127,8 +139,7 @@ class FollowedSource:
 
     def _begin(self, predecessor: FollowedSource | None) -> None:
         if predecessor is not None and predecessor.in_force is not None:
-            self._guard.begin(predecessor.in_force, trusted=not predecessor.in_trouble)
-            self._unverified = predecessor.status.unverified
+            self._take_over(predecessor, predecessor.in_force)
             return
         if self._snapshots is None:
             return
@@ -141,6 +152,14 @@ class FollowedSource:
             return
         if saved is None:
             return
+        if saved.subject != self.subject:
+            _log.warning(
+                "upstream %s: what was last known of %s is of something else, and not used",
+                self.upstream,
+                self.name,
+            )
+            return
+        self._intake.remember(saved.names)
         kept, refused = self._intake.vet_again(saved.membership)
         self._count_refused(refused)
         self._guard.begin(unverified(kept), trusted=False)
@@ -153,6 +172,16 @@ class FollowedSource:
             self.name,
             max(0.0, self._wall() - saved.saved_at),
         )
+
+    def _take_over(self, predecessor: FollowedSource, in_force: Membership) -> None:
+        trusted = not predecessor.in_trouble
+        if predecessor.subject == self.subject and not predecessor.standing_in:
+            self._guard.begin(in_force, trusted=trusted)
+            self._intake.remember(predecessor.names)
+            self._unverified = predecessor.status.unverified
+        else:
+            self._guard.stand_in(in_force, trusted=trusted)
+            self._unverified = True
 
     # -- following
 
@@ -186,14 +215,18 @@ class FollowedSource:
                 await self._sleep(wait_s)
                 continue
             failures = 0
+            self._answers += 1
             if not await self._take(answer):
                 pause_s = self._pace.unchanged()
                 if pause_s:
                     await self._sleep(pause_s)
 
-    async def _take(self, answer: Answer) -> bool:
-        """Whether it changed anything."""
+    async def _take(self, answer: Answer, *, asked_at: int | None = None) -> bool:
+        """Whether it changed anything. An answer that was asked for when there had been `asked_at` others is of no use once there is
+        another one: it may be the older of the two."""
         async with self._taking:
+            if asked_at is not None and asked_at != self._answers:
+                return False
             membership, refused = await self._intake.members(answer.candidates)
             if refused != self._last_refused:
                 self._count_refused(refused)
@@ -220,7 +253,8 @@ class FollowedSource:
         if self._guard.held or self._intake.next_due is not None:
             self._attention.set()
         if in_force is None or in_force is before:
-            if self._saved_at is None or self._wall() - self._saved_at > SAVE_AGE_S:
+            # A wall clock that was put back makes what is on disk no younger.
+            if self._saved_at is None or abs(self._wall() - self._saved_at) > SAVE_AGE_S:
                 self._unsaved.set()
             return False
         self._unsaved.set()
@@ -292,12 +326,18 @@ class FollowedSource:
             await self._done(self._guard.renamed(membership, self._clock()), before)
 
     async def _confirm(self) -> None:
+        """A second opinion of the registry, and of the DNS behind the names that it tells."""
+        asked_at = self._answers
         try:
             answer = await self.registry.confirm()
+            async with self._taking:
+                doubt = await self._intake.ask_again()
+            if doubt:
+                raise RegistryError(doubt)
         except RegistryError as error:
             self._told_error(error)
         else:
-            await self._take(answer)
+            await self._take(answer, asked_at=asked_at)
 
     async def _keep_saved(self) -> None:
         """Write what is in force, some time after it changed. A disk that fails is told, and tried again with the next change."""
@@ -306,11 +346,12 @@ class FollowedSource:
             await self._unsaved.wait()
             self._unsaved.clear()
             in_force, now = self._guard.in_force, self._wall()
-            if in_force is not None and not self._unverified:
+            if in_force is not None and not self._unverified and not self._guard.standing_in:
+                saved = Saved(in_force, now, self.subject, self._intake.names)
                 try:
-                    await asyncio.to_thread(snapshots.save, self.upstream, self.name, Saved(in_force, now))
+                    await asyncio.to_thread(snapshots.save, self.upstream, self.name, saved)
                     self._saved_at = now
-                except OSError as error:
+                except (OSError, RuntimeError) as error:  # a disk that is full, a thread that cannot be had
                     _log.warning(
                         "upstream %s: the state of %s is not kept: %s", self.upstream, self.name, error
                     )

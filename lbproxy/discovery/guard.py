@@ -51,11 +51,18 @@ class Guard:
         self._answer: Membership | None = None
         self._held: dict[Address, tuple[Member, float]] = {}  # and since when
         self.in_force: Membership | None = None
+        self.standing_in = False  # what is in force is another subject's, until this one has named somebody
 
     def begin(self, membership: Membership, *, trusted: bool) -> None:
         """What was in force before: a predecessor's, or (not `trusted`) what the disk remembers."""
         self.in_force = self._answer = membership
         self._trouble = not trusted
+
+    def stand_in(self, membership: Membership, *, trusted: bool) -> None:
+        """What was in force of another subject (an operator has named another service): better than nothing, but the first answer that
+        names anybody takes its place as a whole. An empty one is judged as any: it may be a typing error."""
+        self.begin(membership, trusted=trusted)
+        self.standing_in = bool(membership.members)
 
     @property
     def trouble(self) -> bool:
@@ -95,6 +102,9 @@ class Guard:
         if before is None:
             self._accept(answer, {})
             return Verdict("applied")
+        if self.standing_in and answer.members:
+            self._trouble = False
+            return self._settle(answer, {}, "applied", "its first answer takes the place of what was followed before")
         named = {member.address for member in answer.members}
         missing = [member for member in before.members if member.address not in named]
         # Held until now and still missing; what came back is forgotten.
@@ -150,17 +160,18 @@ class Guard:
         self, answer: Membership, held: dict[Address, tuple[Member, float]], now: float
     ) -> Verdict:
         kept = self._still_held(held, now)
+        gone = len(held) - len(kept)
+        let_go = f"{gone} endpoints are let go: they were held for long enough, or are down" if gone else ""
         if kept:
             new = len(kept) - sum(address in self._held for address in kept)
-            message = (
+            holding = (
                 f"{len(kept)} endpoints that the answer leaves out are held: {self._words(kept)}"
                 if new
                 else ""
             )
-            return self._settle(answer, kept, "held", message)
+            return self._settle(answer, kept, "held", "; ".join(filter(None, (holding, let_go))))
         self._trouble = False
-        message = f"{len(held)} endpoints are let go: they were held for long enough, or are down"
-        return self._settle(answer, {}, "expired", message)
+        return self._settle(answer, {}, "expired", let_go)
 
     def _in_peace(
         self, answer: Membership, held: dict[Address, tuple[Member, float]], now: float, *, consistent: bool
@@ -192,6 +203,7 @@ class Guard:
         return Verdict(kind, message)
 
     def _accept(self, answer: Membership, held: dict[Address, tuple[Member, float]]) -> None:
+        self.standing_in = self.standing_in and bool(held)
         self._answer = answer
         self._held = held
         members = (*answer.members, *(member for member, _ in held.values()))

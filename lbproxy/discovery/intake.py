@@ -7,9 +7,10 @@ whoever compares them is done at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from lbproxy.discovery.contract import Candidate
@@ -25,6 +26,7 @@ from lbproxy.wire.resolver import Resolution
 SLICE: Final = 250  # entries between two turns of the loop: well below a millisecond of work
 ASKED_AT_ONCE: Final = 8
 IDENTITY_CHARACTERS: Final = 80  # of a key or id that a log line repeats
+NAMES_WITHIN_S: Final = 10.0  # of one answer: the registry is not kept waiting for a DNS that is silent
 
 Refused = Counter[str]
 
@@ -55,6 +57,15 @@ class Intake:
         ] = {}  # of what was refused last: for each reason the first entry, or where it stands
 
     @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The last good addresses of each host name that has any."""
+        return {name: known for name, known in self._addresses.items() if known}
+
+    def remember(self, names: Mapping[str, tuple[str, ...]]) -> None:
+        """Last good addresses from before: a predecessor's, or from the disk."""
+        self._addresses.update(names)
+
+    @property
     def next_due(self) -> float | None:
         """When a host name is to be asked for again; None without names."""
         return min(self._due.values(), default=None)
@@ -76,8 +87,10 @@ class Intake:
             known[candidate] = became
         self._candidates = candidates
         self._known = known
-        for gone in self._due.keys() - names:
-            del self._due[gone], self._addresses[gone]
+        for gone in self._addresses.keys() - names:
+            self._due.pop(gone, None)
+            self._failures.pop(gone, None)
+            del self._addresses[gone]
         await self._ask(sorted(names - self._due.keys()))
         return await self._collect()
 
@@ -86,6 +99,11 @@ class Intake:
         before = dict(self._addresses)
         await self._ask([name for name, due in self._due.items() if due <= now])
         return self._addresses != before
+
+    async def ask_again(self) -> str:
+        """Ask for every name that has addresses, whether it is due or not; why it can not be said that these still hold, "" if it can."""
+        failing = await self._ask(sorted(self.names))
+        return f"{', '.join(failing[:3])}: no answer about this name" if failing else ""
 
     async def again(self) -> tuple[Membership, Refused]:
         """The last answer with what its names resolve to by now."""
@@ -145,22 +163,33 @@ class Intake:
         for ip in addresses:
             yield member_of(endpoint, ip_address(ip, endpoint.target.port))
 
-    async def _ask(self, names: Sequence[str]) -> None:
-        for start in range(0, len(names), ASKED_AT_ONCE):
-            await asyncio.gather(*map(self._ask_one, names[start : start + ASKED_AT_ONCE]))
+    async def _ask(self, names: Sequence[str]) -> list[str]:
+        """Within `NAMES_WITHIN_S`; what is not reached by then is due at once. Returns the names that gave no whole answer."""
+        well: set[str] = set()
+        now = self._clock()
+        for name in names:
+            self._addresses.setdefault(name, ())
+            self._due[name] = now
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NAMES_WITHIN_S):
+                for start in range(0, len(names), ASKED_AT_ONCE):
+                    some = names[start : start + ASKED_AT_ONCE]
+                    answered = await asyncio.gather(*map(self._ask_one, some))
+                    well.update(name for name, whole in zip(some, answered, strict=True) if whole)
+        return [name for name in names if name not in well]
 
-    async def _ask_one(self, name: str) -> None:
-        before = self._addresses.setdefault(name, ())
+    async def _ask_one(self, name: str) -> bool:
+        """Whether there was a whole answer."""
         try:
             resolution = await self._resolve(name)
         except ResolveError:
-            wait_s = RETRY.wait_s(self._failures[name], self._rng)
+            self._due[name] = self._clock() + RETRY.wait_s(self._failures[name], self._rng)
             self._failures[name] += 1
-        else:
-            del self._failures[name]
-            self._addresses[name] = merged(before, resolution)
-            wait_s = resolution.ttl_s
-        self._due[name] = self._clock() + wait_s
+            return False
+        del self._failures[name]
+        self._addresses[name] = merged(self._addresses[name], resolution)
+        self._due[name] = self._clock() + resolution.ttl_s
+        return not resolution.missing
 
 
 def _place(candidate: Candidate, at: int) -> str:

@@ -35,9 +35,11 @@ class GuardOptions:
 @dataclass(frozen=True, slots=True)
 class DiscoveryOptions:
     """One source of an upstream. `name` is its label, unique within the upstream; `registry` are the options of its kind, by whose
-    class `app` knows which registry to make; an answer is taken up to `limit` entries."""
+    class `app` knows which registry to make; an answer is taken up to `limit` entries. `subject` tells two sources apart that
+    name different endpoints (another service, other tags), however they are reached: what is known of one says nothing of another."""
 
     name: str
     registry: object
     guard: GuardOptions = field(default_factory=GuardOptions)
     limit: int = 16384
+    subject: str = ""

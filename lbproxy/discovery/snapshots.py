@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass, replace
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from lbproxy.domain.address import AddressError, parse_address
+from lbproxy.domain.address import AddressError, normalise_ip, parse_address
 from lbproxy.domain.membership import Member, Membership
 
 VERSION: Final = 1
@@ -23,10 +25,13 @@ class SnapshotError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """`saved_at` is in seconds of the wall clock."""
+    """`saved_at` is in seconds of the wall clock. `subject` is what the source followed (DiscoveryOptions); `names` are the last good
+    addresses of the host names that it told."""
 
     membership: Membership
     saved_at: float
+    subject: str = ""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Snapshots:
@@ -52,8 +57,13 @@ class Snapshots:
             if document["version"] != VERSION:
                 raise SnapshotError(f"{path}: of version {document['version']!r}, not {VERSION}")
             members = tuple(_member(each) for each in document["members"])
-            return Saved(Membership.of(members), float(document["saved_at"]))
-        except (ValueError, TypeError, KeyError, AddressError, RecursionError) as error:
+            names = {
+                str(name): tuple(normalise_ip(str(ip)) for ip in ips)
+                for name, ips in document.get("names", {}).items()
+            }
+            subject = str(document.get("subject", ""))
+            return Saved(Membership.of(members), float(document["saved_at"]), subject, names)
+        except (ValueError, TypeError, KeyError, AttributeError, AddressError, RecursionError) as error:
             raise SnapshotError(f"{path}: not what was written there: {error!r}") from error
 
     def exists(self, upstream: str, source: str) -> bool:
@@ -68,12 +78,16 @@ class Snapshots:
             "version": VERSION,
             "upstream": upstream,
             "source": source,
+            "subject": saved.subject,
             "saved_at": saved.saved_at,
+            "names": {name: list(ips) for name, ips in saved.names.items()},
             "members": [_plain(member) for member in saved.membership.members],
         }
-        new = path.with_name(f".{path.name}.{os.getpid()}")
+        # A name of its own for each try: two processes may share the folder, each of them number 1 of its container.
+        descriptor, written = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        new = Path(written)
         try:
-            with new.open("w", encoding="utf-8") as file:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(document, file, separators=(",", ":"))
                 file.flush()
                 os.fsync(file.fileno())

@@ -110,7 +110,7 @@ def parse_target(text: str) -> Address | HostName:
         raise AddressError(f"write an IPv6 address in brackets: [{host}]:{port}")
     if host.replace(".", "").isdigit():
         return ip_address(host, port)
-    if len(host) > 253 or not _NAME.match(host):
+    if len(host) > 253 or not _NAME.fullmatch(host):
         raise AddressError(f"{host!r} is neither an IP address nor a host name")
     return HostName(host.rstrip(".").lower(), port)
 

@@ -398,3 +398,159 @@ async def test_a_successor_takes_over_the_trouble_too() -> None:
     after = Followed(ScriptedRegistry(answer()), predecessor=of.source)
     async with after.running():
         assert "after trouble" in after.source.status.held_why
+
+
+async def test_a_successor_with_another_subject_replaces_what_stood_in_at_its_first_answer() -> None:
+    of = Followed(ScriptedRegistry(answer(1, 2, 3)), subject="web v1")
+    async with of.running():
+        pass
+    after = Followed(ScriptedRegistry(ERROR, answer(7)), predecessor=of.source, subject="web v2")
+    assert numbers(after.source.initial()) == [1, 2, 3]
+    assert after.source.status.unverified
+    async with after.running():
+        await after.time.advance(1)
+        assert after.last == [7]
+        assert not after.source.status.held
+        after.registry.tell(answer(8, 9))  # from here on, the guard is as ever
+        await after.time.settle()
+        assert sorted(after.last) == [7, 8, 9]
+
+
+async def test_another_subject_that_names_nobody_is_held_like_any_empty_answer() -> None:
+    of = Followed(ScriptedRegistry(answer(1, 2)), subject="web")
+    async with of.running():
+        pass
+    after = Followed(ScriptedRegistry(answer()), predecessor=of.source, subject="wbe")
+    async with after.running():
+        assert after.source.status.held == 2
+        third = Followed(ScriptedRegistry(answer(5)), predecessor=after.source, subject="wbe")
+        async with third.running():
+            assert third.last == [5]
+        await after.time.advance(CONFIRM_AFTER_S + 2 * LOOK_S)
+        assert after.last == []
+
+
+async def test_the_state_of_another_subject_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshots = Told(tmp_path)
+    of = Followed(ScriptedRegistry(answer(1, 2)), snapshots, subject="web")
+    async with of.running():
+        await snapshots.wait()
+    assert numbers(Followed(ScriptedRegistry(), snapshots, subject="web").source.initial()) == [1, 2]
+    assert Followed(ScriptedRegistry(), snapshots, subject="api").source.initial() is None
+    assert "of something else" in caplog.text
+
+
+async def test_what_stands_in_is_not_kept_as_if_it_were_its_own(tmp_path: Path) -> None:
+    of = Followed(ScriptedRegistry(answer(1, 2)), subject="web")
+    async with of.running():
+        pass
+    snapshots = Snapshots(tmp_path)
+    after = Followed(ScriptedRegistry(answer()), snapshots, predecessor=of.source, subject="api")
+    async with after.running():
+        await after.time.advance(5)
+        assert after.source.status.held == 2
+        assert not snapshots.exists("web", "consul")
+
+
+NO_NAME = ResolveError("web.test", "no answer", retryable=True)
+
+
+async def test_last_good_addresses_of_a_name_outlive_a_reload_and_a_restart(tmp_path: Path) -> None:
+    snapshots = Told(tmp_path)
+    named = Answer((Candidate("web.test", 80), Candidate("10.0.0.9", 80)))
+    of = Followed(ScriptedRegistry(named), snapshots)
+    of.resolver.answers["web.test"] = Resolution(("10.0.0.1",), 30.0)
+    async with of.running():
+        await snapshots.wait()
+    for successor in (
+        Followed(ScriptedRegistry(named), predecessor=of.source),
+        Followed(ScriptedRegistry(named), Snapshots(tmp_path)),
+    ):
+        successor.resolver.answers["web.test"] = NO_NAME
+        async with successor.running():
+            await successor.time.advance(GuardOptions().hold_s + 10)
+            in_force = successor.source.in_force
+            assert in_force is not None
+            assert sorted(hosts(in_force)) == ["10.0.0.1:80", "10.0.0.9:80"]
+
+
+@pytest.mark.parametrize(
+    ("later", "left", "why"),
+    [
+        (Resolution(("10.0.0.1",), 3600.0), 1, ""),
+        (Resolution(tuple(f"10.0.0.{n}" for n in range(1, 7)), 3600.0), 6, ""),
+        (NO_NAME, 6, "after trouble"),
+    ],
+)
+async def test_a_name_that_shrinks_is_asked_again_before_that_is_obeyed(
+    later: Resolution | ResolveError, left: int, why: str
+) -> None:
+    many = Resolution(tuple(f"10.0.0.{n}" for n in range(1, 7)), 1.0)
+    of = Followed(ScriptedRegistry(Answer((Candidate("web.test", 80),))))
+    of.resolver.answers["web.test"] = many
+    async with of.running():
+        of.resolver.answers["web.test"] = Resolution(("10.0.0.1",), 3600.0)
+        await of.time.advance(2 * LOOK_S)
+        assert of.source.status.held == 5
+        of.resolver.answers["web.test"] = later
+        await of.time.advance(CONFIRM_AFTER_S + 2 * LOOK_S)
+        assert of.source.in_force is not None
+        assert len(of.source.in_force.members) == left
+        assert why in of.source.status.held_why
+
+
+async def test_names_that_never_resolve_leave_nothing_behind() -> None:
+    of = Followed(ScriptedRegistry())
+    async with of.running():
+        for number in range(50):
+            name = f"host-{number}.test"
+            of.resolver.answers[name] = NO_NAME
+            of.registry.tell(Answer((Candidate("10.0.0.9", 80), Candidate(name, 80))))
+            await of.time.advance(30)
+        intake = of.source._intake
+        assert [len(each) for each in (intake._addresses, intake._due, intake._failures)] == [1, 1, 1]
+
+
+class SlowSecondOpinion(ScriptedRegistry):
+    """Its second opinion was formed before, and comes after, the next answer."""
+
+    def __init__(self, *told: Answer | RegistryError) -> None:
+        super().__init__(*told)
+        self.release = asyncio.Event()
+
+    async def confirm(self) -> Answer:
+        said = await super().confirm()
+        await self.release.wait()
+        return said
+
+
+async def test_a_second_opinion_that_was_overtaken_by_an_answer_takes_nothing_away() -> None:
+    registry = SlowSecondOpinion(answer(1, 2, 3), answer(1))
+    registry.second_opinion = answer(1, 2)
+    of = Followed(registry)
+    async with of.running():
+        await of.time.advance(CONFIRM_AFTER_S + 2 * LOOK_S)
+        assert registry.confirmed == 1
+        registry.tell(answer(1, 2, 3))
+        await of.time.settle()
+        registry.release.set()
+        await of.time.advance(5)
+        assert of.source.in_force is not None
+        assert sorted(numbers(of.source.in_force)) == [1, 2, 3]
+
+
+async def test_a_wall_clock_put_back_does_not_keep_the_state_from_being_written(tmp_path: Path) -> None:
+    snapshots = Told(tmp_path)
+    of = Followed(ScriptedRegistry(answer(1)), snapshots)
+    async with of.running():
+        await snapshots.wait()
+        snapshots.tried.clear()
+        of.source._wall = lambda: 5.0
+        of.registry.tell(answer(1))
+        await of.time.advance(2)
+        await snapshots.wait()
+    saved = snapshots.load("web", "consul")
+    assert saved is not None
+    assert saved.saved_at == 5.0

@@ -263,3 +263,15 @@ def test_an_unchanged_answer_leaves_the_very_object_in_force() -> None:
     case.says(*TEN)
     assert case.guard.in_force is before
     assert isinstance(before, Membership)
+
+
+def test_those_let_go_while_others_are_held_on_are_told_of() -> None:
+    case = Case()
+    case.says(*TEN)
+    case.guard.failed()
+    case.says(1)
+    case.down |= {address(number) for number in (2, 3)}
+    verdict = case.guard.advance(case.now)
+    assert verdict is not None
+    assert (verdict.kind, case.guard.held) == ("held", 7)
+    assert verdict.message.startswith("2 endpoints are let go")

@@ -71,3 +71,27 @@ def test_what_is_remembered_is_marked_so(tmp_path: Path) -> None:
     assert all(member.unverified for member in unverified(MEMBERSHIP).members)
     Snapshots(tmp_path).save("web", "consul", Saved(unverified(MEMBERSHIP), 1.0))
     assert "unverified" not in json.loads((tmp_path / "web.consul.json").read_text())["members"][0]
+
+
+def test_what_was_followed_and_its_names_are_kept(tmp_path: Path) -> None:
+    saved = Saved(MEMBERSHIP, 1.0, "web", {"db.test": ("10.0.0.1", "2001:db8::1")})
+    Snapshots(tmp_path).save("web", "consul", saved)
+    assert Snapshots(tmp_path).load("web", "consul") == saved
+
+
+def test_two_processes_of_one_number_do_not_write_into_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two containers with one volume each is process 1: the second begins while the first is writing."""
+    snapshots, flush = Snapshots(tmp_path), os.fsync
+
+    def begun_by_another(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", flush)
+        snapshots.save("web", "consul", Saved(members(1), 2.0))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(os, "fsync", begun_by_another)
+    snapshots.save("web", "consul", Saved(MEMBERSHIP, 1.0))
+    assert snapshots.load("web", "consul") == Saved(MEMBERSHIP, 1.0)
+    assert len(os.listdir(tmp_path)) == 1

@@ -58,6 +58,8 @@ Unwell = Literal["drain", "remove", "use"]
 class ConsulSource(Source):
     """A service in Consul, or a prepared query."""
 
+    SUBJECT = ("service", "query", "tags", "filter", "address_from", "datacenter", "namespace", "partition")
+
     type: Literal["consul"]
     address: AgentAddress = Field(
         default=_ACCESS.address, description="The agent: http://, https:// or unix:/path"

@@ -34,6 +34,8 @@ class Ttl(Shape):
 class DnsSource(Source):
     """Endpoints behind a name."""
 
+    SUBJECT = ("name", "record", "port")
+
     type: Literal["dns"]
     name: fields.DomainName = Field(description="With a trailing dot: exactly this name")
     record: Literal["a", "aaaa", "both", "srv"] = Field(

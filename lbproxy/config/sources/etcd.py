@@ -17,6 +17,8 @@ _URL: Final[dict[str, Any]] = {"type": "string", "pattern": "^https?://.+"}
 class EtcdSource(Source):
     """Keys under a prefix of etcd, an endpoint each."""
 
+    SUBJECT = ("prefix",)
+
     type: Literal["etcd"]
     addresses: Annotated[
         list[fields.Url],

@@ -17,6 +17,8 @@ _FILE: Final = FileOptions(Path())
 class FileSource(Source):
     """Endpoints in a file of their own."""
 
+    SUBJECT = ("path",)
+
     type: Literal["file"]
     path: fields.FileName = Field(description="YAML or JSON")
 

@@ -24,6 +24,8 @@ _VALUE: Final = re.compile(r"[!-~]([ -~]{0,1022}[!-~])?")
 class HttpSource(Source):
     """Endpoints as JSON behind a URL that is asked again and again."""
 
+    SUBJECT = ("url",)
+
     type: Literal["http"]
     url: fields.Url = Field(description="http:// or https://")
     interval: fields.Duration = Field(

@@ -26,6 +26,8 @@ def _port(given: object) -> str | int | None:
 class KubernetesSource(Source):
     """The EndpointSlices of a service."""
 
+    SUBJECT = ("service", "namespace", "port", "family")
+
     type: Literal["kubernetes"]
     service: Annotated[str, Field(pattern=_LABEL)] = Field(description="The service's name")
     namespace: Annotated[str, Field(pattern=_LABEL)] | None = Field(

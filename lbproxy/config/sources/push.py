@@ -11,6 +11,8 @@ from lbproxy.discovery.push.options import PushOptions
 class PushSource(Source):
     """Endpoints that register themselves over the admin interface."""
 
+    SUBJECT = ()
+
     type: Literal["push"]
 
     def registry(self) -> PushOptions:

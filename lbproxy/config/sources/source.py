@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -58,7 +60,10 @@ class Tls(Shape):
 
 
 class Source(Shape):
-    """The base of every kind. A kind has `type: Literal[NAME]` and gives its own options by `registry`."""
+    """The base of every kind. A kind has `type: Literal[NAME]` and gives its own options by `registry`. `SUBJECT` are its keys that say
+    what is followed, unlike those that say where and how."""
+
+    SUBJECT: ClassVar[tuple[str, ...]]
 
     type: str
     guard: Guard = Guard()
@@ -77,4 +82,10 @@ class Source(Shape):
             self.registry(),
             GuardOptions(float(guard.share), guard.minimum, float(guard.hold), guard.empty),
             self.limit,
+            self.subject(),
         )
+
+    def subject(self) -> str:
+        """Equal for sources that name the same endpoints. A digest, because it is written to disk, and a URL may hold a secret."""
+        told = json.dumps([self.type, *(getattr(self, key) for key in self.SUBJECT)], default=str)
+        return blake2b(told.encode(), digest_size=16).hexdigest()

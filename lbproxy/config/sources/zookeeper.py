@@ -28,6 +28,8 @@ class Digest(Shape):
 class ZooKeeperSource(Source):
     """Endpoints as ephemeral children of a node in ZooKeeper."""
 
+    SUBJECT = ("path",)
+
     type: Literal["zookeeper"]
     hosts: Annotated[
         list[str],
