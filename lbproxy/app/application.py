@@ -11,6 +11,7 @@ import platform
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Final
@@ -41,7 +42,7 @@ from lbproxy.metrics.render import render
 from lbproxy.proxy.admission import Capacity
 from lbproxy.proxy.dialing import Dialer
 from lbproxy.wire.http import HttpClient
-from lbproxy.wire.local import is_local
+from lbproxy.wire.local import Locals
 from lbproxy.wire.resolver import Resolver
 from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.systemd import InheritError, Notifier, inherited
@@ -79,6 +80,8 @@ class Application:
         self._environ = environ
         self._remote = remote
         self._keys: Keys | None = None
+        self._admin: AdminServer | None = None
+        self._locals = Locals(time.monotonic)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._hangup = asyncio.Event()
@@ -193,7 +196,15 @@ class Application:
         state_dir = self._loaded.configuration.runtime.state_dir
         snapshots = None if state_dir is None else Snapshots(state_dir / "discovery")
         sources = Sources(
-            group, self.apply, Resolver().resolve, self._is_own, loop.time, self._rng, snapshots, self._http
+            group,
+            self.apply,
+            Resolver().resolve,
+            self._is_own,
+            loop.time,
+            self._rng,
+            self._is_admin,
+            snapshots,
+            self._http,
         )
         reloader = Reloader(running, sources, self._read_again, self._notifier, self._reconfigured)
         try:
@@ -280,6 +291,7 @@ class Application:
             self.running.reloads["invalid"] += 1
             self.running.last_reload_successful = False
         client = ConsulClient(remote.access, self._http)
+        assert self._admin is not None
         admin = self._admin.addresses[0]
         instance = f"{platform.node()}:{admin.port or admin.host}"
         return Keys(remote, client, self.running, reloader.reload, instance, self._rng)
@@ -289,6 +301,7 @@ class Application:
         if self._keys is not None:
             self._keys.took()
         self._announcer.configure(self.running.loaded.configuration.registration)
+        assert self._admin is not None
         try:
             self._admin.set_token(self.running.loaded.configuration.admin.token)
         except OSError as error:
@@ -311,15 +324,26 @@ class Application:
 
     def _is_own(self, address: Address) -> bool:
         """True for an address that one of our listeners serves: dialling it would be a loop."""
-        for listener in self.running.listeners.values():
-            for own in listener.addresses:
-                if own.port != address.port:
-                    continue
-                if own == address:
-                    return True
-                if own.is_wildcard and address.family != "unix" and is_local(address.host):
-                    return True
-        return False
+        return any(
+            self._serves(own, address)
+            for listener in self.running.listeners.values()
+            for own in listener.addresses
+        )
+
+    def _is_admin(self, address: Address) -> bool:
+        """True for an address that the admin interface serves, or is about to."""
+        admin = self.running.loaded.configuration.admin
+        bound = () if self._admin is None else self._admin.addresses
+        return any(
+            self._serves(own, address) for own in (admin.bind, admin.metrics_bind, *bound) if own is not None
+        )
+
+    def _serves(self, own: Address, address: Address) -> bool:
+        if own.port != address.port:
+            return False
+        return own == address or (
+            own.is_wildcard and address.family != "unix" and self._locals.holds(address.host)
+        )
 
     def _tell_started(self, admin: Sequence[object]) -> None:
         for listener in self.running.listeners.values():

@@ -19,6 +19,7 @@ from lbproxy.discovery.static import StaticSource
 from lbproxy.domain.address import Address
 from lbproxy.domain.backoff import Backoff
 from lbproxy.domain.effects import Effect
+from lbproxy.domain.errors import ResolveError
 from lbproxy.domain.membership import Difference, Membership
 from lbproxy.domain.strategy import Random
 from lbproxy.proxy.complaints import Complaints
@@ -35,8 +36,9 @@ SourceOptions = DiscoveryOptions | tuple[StaticEndpoint, ...]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What all upstreams' sources share. `is_own` tells whether an address is one of our own listeners'; `snapshots` is None where no
-    state is kept."""
+    """What all upstreams' sources share. `is_own` tells whether an address is one of our own listeners', which nobody may dial; `is_admin`
+    whether it is one of the admin interface's, which a configuration may name, and a registry may not. `snapshots` is None where
+    no state is kept."""
 
     group: asyncio.TaskGroup
     apply: Callable[[Sequence[Effect]], None]
@@ -44,8 +46,13 @@ class Sources:
     is_own: Callable[[Address], bool]
     clock: Callable[[], float]
     rng: Random
+    is_admin: Callable[[Address], bool] = lambda _: False
     snapshots: Snapshots | None = None
     http: HttpClient = field(default_factory=HttpClient)
+
+    def is_ours(self, address: Address) -> bool:
+        """Whether discovered data must not lead there."""
+        return self.is_own(address) or self.is_admin(address)
 
     def remembers(self, upstream: str, source: str) -> bool:
         """Whether the disk knows endpoints of that source."""
@@ -90,7 +97,7 @@ class Following:
                 wall=time.time,
                 rng=sources.rng,
                 resolve=sources.resolve,
-                is_own=sources.is_own,
+                is_own=sources.is_ours,
                 is_down=is_down,
                 snapshots=sources.snapshots,
                 predecessor=before if isinstance(before, FollowedSource) else None,
@@ -108,6 +115,13 @@ class Following:
                 before.known if isinstance(before, StaticSource) else {},
             )
         self.membership: Membership | None = self.source.initial()
+
+    @property
+    def spoken(self) -> bool:
+        """Whether what it has in force is its own word, so that it can take the place of a source that a reload took away."""
+        if self.membership is None or self.source.status.unverified:
+            return False
+        return bool(self.membership.members) or self.source.refreshed_at is not None
 
     def start(self) -> None:
         source = self.source
@@ -141,6 +155,8 @@ class Following:
 
 
 def complain(complaints: Complaints, upstream: str, error: Exception, known: int, now: float) -> None:
-    """A source's foreseen error, said once in a while."""
+    """A source's foreseen error, said once in a while: once for a source, or for a name in the configuration, whatever words a registry
+    finds each time."""
     after = "what was known stays" if known else "it has no endpoint yet"
-    complaints.say(logging.WARNING, str(error), f"upstream {upstream}: {error}; {after}", now)
+    subject = error.name if isinstance(error, ResolveError) else str(error).partition(":")[0]
+    complaints.say(logging.WARNING, subject, f"upstream {upstream}: {error}; {after}", now)

@@ -41,6 +41,9 @@ class Upstream:
         self.options = options
         self._sources = sources
         self._following: dict[str, Following] = {}  # in the order in which they are merged
+        self._departed: dict[
+            str, Following
+        ] = {}  # what they said stands until those that replace them have spoken
         self._leases = Leases()  # of those that register by themselves
         self._complaints = Complaints(logger)
         self._refused: frozenset[Address] = frozenset()
@@ -79,8 +82,8 @@ class Upstream:
             yield _PUSH.name, _PUSH
 
     def is_own(self, address: Address) -> bool:
-        """Whether it is one of our own listeners', which would be a loop."""
-        return self._sources.is_own(address)
+        """Whether it is one of our own listeners', which would be a loop, or leads to the admin interface."""
+        return self._sources.is_ours(address)
 
     def register(self, target: Target, candidate: Candidate, lease_s: float) -> bool:
         """An endpoint comes by itself, or renews; True when it is new. Raises LeasesFullError."""
@@ -109,12 +112,14 @@ class Upstream:
                 self._failed,
                 self.pool.is_down,
                 self._leases,
-                known,
+                known or self._departed.pop(name, None),
             )
             self._following[name] = made
             new.append(made)
-        for gone in before.values():
+        for name, gone in before.items():
             gone.stop()
+            if name not in wanted:
+                self._departed[name] = gone
         if new or before:
             self._merge()
         for made in new:
@@ -123,7 +128,7 @@ class Upstream:
     def remove(self) -> None:
         """No longer configured: no new sessions; those that live go on."""
         self.stop_following()
-        self._following = {}
+        self._following, self._departed = {}, {}
         if self.options.pool.kind == "endpoints":
             self._sources.apply(self.pool.apply_membership(Membership(()), self._sources.clock()))
 
@@ -149,7 +154,7 @@ class Upstream:
 
     def _changed(self, difference: Difference | None) -> None:
         """A source has reported. Of a single one, what differs is all there is to do."""
-        alone = len(self._following) == 1 and not self._refused
+        alone = len(self._following) == 1 and not self._refused and not self._departed
         if difference is None or not alone or any(self._sources.is_own(m.address) for m in difference.told):
             self._merge()
         else:
@@ -157,7 +162,10 @@ class Upstream:
 
     def _merge(self) -> None:
         """Bring what the sources say together: the first that names an address says what holds of it."""
-        told = [each.membership for each in self._following.values() if each.membership is not None]
+        if all(each.spoken for each in self._following.values()):
+            self._departed.clear()
+        everyone = (*self._following.values(), *self._departed.values())
+        told = [each.membership for each in everyone if each.membership is not None]
         if not told:
             return  # nobody has said anything yet, which is not the same as "there is nothing"
         merged = told[0] if len(told) == 1 else Membership.of(tuple(m for each in told for m in each.members))

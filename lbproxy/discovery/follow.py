@@ -24,7 +24,7 @@ from lbproxy.discovery.vetting import Refusal
 from lbproxy.domain.address import Address
 from lbproxy.domain.backoff import Backoff
 from lbproxy.domain.errors import RegistryError
-from lbproxy.domain.membership import Membership
+from lbproxy.domain.membership import Difference, Membership
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.resolver import Resolution
 
@@ -35,6 +35,7 @@ RECOVERY_PAUSE_S: Final = 10.0
 LOOK_S: Final = 1.0  # how exactly the guard's deadlines and names' TTLs are kept
 SAVE_PAUSE_S: Final = 1.0  # a registry in motion is not written down change by change
 SAVE_AGE_S: Final = 300.0  # an unchanged answer refreshes the age of what is on disk this often
+_NO_DIFFERENCE: Final = Difference((), ())
 _RESULTS: Final = ("applied", "unchanged", "held", "confirmed", "expired", "error")
 _NOTHING: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
@@ -236,18 +237,18 @@ class FollowedSource:
                 membership, now, consistent=answer.consistent, regressed=answer.regressed
             )
             self._tell_recovered(now)
+            first, self._unverified = self._unverified, False
             self._error = ""
             self._refreshed_at = now
-            self._unverified = False
-            return await self._done(verdict, before)
+            return await self._done(verdict, before, first=first)
 
-    async def _done(self, verdict: Verdict, before: Membership | None) -> bool:
+    async def _done(self, verdict: Verdict, before: Membership | None, *, first: bool = False) -> bool:
         self._results[verdict.kind] += 1
         if verdict.message:
             _log.warning("upstream %s: %s: %s", self.upstream, self.name, verdict.message)
-        return await self._after(before)
+        return await self._after(before, first=first)
 
-    async def _after(self, before: Membership | None) -> bool:
+    async def _after(self, before: Membership | None, *, first: bool) -> bool:
         """Report what differs by now, and see to what waits for time."""
         in_force = self._guard.in_force
         if self._guard.held or self._intake.next_due is not None:
@@ -256,6 +257,8 @@ class FollowedSource:
             # A wall clock that was put back makes what is on disk no younger.
             if self._saved_at is None or abs(self._wall() - self._saved_at) > SAVE_AGE_S:
                 self._unsaved.set()
+            if first and in_force is not None:
+                self._report(in_force, _NO_DIFFERENCE)  # the same, and now it is its own word
             return False
         self._unsaved.set()
         if before is None:

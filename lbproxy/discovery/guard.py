@@ -104,7 +104,9 @@ class Guard:
             return Verdict("applied")
         if self.standing_in and answer.members:
             self._trouble = False
-            return self._settle(answer, {}, "applied", "its first answer takes the place of what was followed before")
+            return self._settle(
+                answer, {}, "applied", "its first answer takes the place of what was followed before"
+            )
         named = {member.address for member in answer.members}
         missing = [member for member in before.members if member.address not in named]
         # Held until now and still missing; what came back is forgotten.

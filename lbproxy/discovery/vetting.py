@@ -26,6 +26,9 @@ MAX_METADATA: Final = 64  # entries
 # These are theirs beyond that range: AWS by IPv6, Alibaba, Oracle's old one.
 _METADATA_SERVICES: Final = frozenset({"fd00:ec2::254", "100.100.100.200", "192.0.0.192"})
 
+_NAT64: Final = int(ipaddress.IPv6Address("64:ff9b::")) >> 32
+_STANDING_FOR_IPV4: Final = ("64:ff9b:", "2002:", "::")
+
 
 class Refusal(StrEnum):
     """Why an entry was not taken: the label `reason` of `lbproxy_discovery_refused_entries_total`."""
@@ -82,10 +85,24 @@ def _too_long(candidate: Candidate) -> bool:
     )
 
 
+def _embedded(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address behind one of IPv6 that stands for it: NAT64 (RFC 6052), 6to4 (RFC 3056), IPv4-compatible (RFC 4291, 2.5.5.1)."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return None
+    if ip.sixtofour is not None:
+        return ip.sixtofour
+    high, low = divmod(int(ip), 1 << 32)
+    return ipaddress.IPv4Address(low) if high == _NAT64 or (high == 0 and low > 1) else None
+
+
 def undialable(host: str) -> Refusal | None:
     """Why nobody should dial this IP literal, whatever a registry, or the DNS behind it, says; None if it is fine."""
     if host in _METADATA_SERVICES:
         return Refusal.CLOUD_METADATA
+    if host.startswith(_STANDING_FOR_IPV4):
+        behind = _embedded(ipaddress.ip_address(host))
+        if behind is not None and (why := undialable(str(behind))) is not None:
+            return why
     # Most addresses are neither, and parsing ten thousand of them for one answer would hold the loop.
     first = host[:4].lower()
     if first == "169." or first.startswith(("fe8", "fe9", "fea", "feb")):

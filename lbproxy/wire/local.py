@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from lbproxy.domain.address import Address
 
+REMEMBERED_S: Final = 60.0  # interfaces come and go rarely
+REMEMBERED: Final = 100_000
 _LISTEN: Final = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
@@ -22,6 +24,26 @@ def is_local(ip: str) -> bool:
     except OSError:
         return False
     return True
+
+
+class Locals:
+    """Remembers for a while which addresses are local: asking the kernel takes 13 µs, and a registry may name ten thousand."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._known: dict[str, bool] = {}
+        self._since = clock()
+
+    def holds(self, ip: str) -> bool:
+        """As `is_local`, of up to `REMEMBERED_S` ago."""
+        now = self._clock()
+        if now - self._since > REMEMBERED_S or len(self._known) > REMEMBERED:
+            self._known.clear()
+            self._since = now
+        known = self._known.get(ip)
+        if known is None:
+            known = self._known[ip] = is_local(ip)
+        return known
 
 
 def port_holder(address: Address) -> str | None:

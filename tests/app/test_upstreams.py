@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
-from lbproxy.app.following import Sources
+from lbproxy.app.following import Sources, complain
 from lbproxy.app.upstreams import Upstream
 from lbproxy.config.options import UpstreamOptions
 from lbproxy.discovery.contract import Answer, Candidate, Registry
 from lbproxy.discovery.options import DiscoveryOptions, StaticEndpoint
-from lbproxy.domain.address import Address, ip_address
+from lbproxy.domain.address import Address, HostName, ip_address
 from lbproxy.domain.effects import CloseSessions, Effect
-from lbproxy.domain.errors import ConnectFailure
+from lbproxy.domain.errors import ConnectFailure, RegistryError, ResolveError
 from lbproxy.domain.strategy import Context
 from lbproxy.pool.lease import Lease
 from lbproxy.pool.options import PoolOptions
 from lbproxy.pool.pool import DOWN_STREAK
+from lbproxy.proxy.complaints import Complaints
 from lbproxy.wire.resolver import Resolution
 from tests.discovery.members import ScriptedRegistry, answer
 
@@ -191,3 +193,74 @@ async def test_sessions_of_a_removed_endpoint_stay_until_the_deadline(
         assert [each.endpoint for each in closed] == [lease.endpoint]
     assert again == []
     upstream.stop_following()
+
+
+async def test_a_source_that_is_replaced_by_another_kind_stands_until_that_has_spoken(rig: Rig) -> None:
+    stays = source(ScriptedRegistry(answer(1)), "file")
+    upstream = rig.upstream(source(ScriptedRegistry(answer(2, 3))), stays)
+    await settle()
+    comes = ScriptedRegistry()
+    upstream.configure(UpstreamOptions(PoolOptions("web"), discovery=(source(comes, "etcd"), stays)))
+    await settle()
+    assert in_force(upstream).keys() == {"10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"}
+    rig.own.add(ip_address("10.9.9.9", 80))
+    upstream.judge_again()
+    assert len(in_force(upstream)) == 3
+    comes.tell(answer(5))
+    await settle()
+    assert in_force(upstream).keys() == {"10.0.0.2:80", "10.0.0.6:80"}
+    upstream.stop_following()
+
+
+async def test_a_source_that_is_taken_away_and_brought_back_is_still_guarded(rig: Rig) -> None:
+    upstream = rig.upstream(source(ScriptedRegistry(answer(1, 2, 3))))
+    await settle()
+    upstream.configure(UpstreamOptions(PoolOptions("web"), discovery=(source(ScriptedRegistry(), "etcd"),)))
+    await settle()
+    back = ScriptedRegistry(answer())
+    upstream.configure(UpstreamOptions(PoolOptions("web"), discovery=(source(back),)))
+    await settle()
+    assert len(in_force(upstream)) == 3
+    upstream.stop_following()
+
+
+async def test_configured_names_that_are_not_resolved_yet_empty_nothing(rig: Rig) -> None:
+    upstream = rig.upstream(source(ScriptedRegistry(answer(1, 2))))
+    await settle()
+    answered = asyncio.get_running_loop().create_future()
+
+    async def resolve(name: str) -> Resolution:
+        assert name == "db.test"
+        return await answered  # type: ignore[no-any-return]
+
+    upstream._sources = replace(upstream._sources, resolve=resolve)
+    named = (StaticEndpoint(HostName("db.test", 80)),)
+    upstream.configure(UpstreamOptions(PoolOptions("web"), endpoints=named))
+    await settle()
+    assert len(in_force(upstream)) == 2
+    answered.set_result(Resolution(("10.9.9.9",), 60.0))
+    await settle()
+    assert in_force(upstream).keys() == {"10.9.9.9:80"}
+    upstream.stop_following()
+
+
+async def test_a_registry_may_not_lead_to_the_admin_interface_and_a_configuration_may(rig: Rig) -> None:
+    admin = ip_address("10.0.0.2", 80)
+    rig.sources = replace(rig.sources, is_admin=lambda address: address == admin)
+    upstream = rig.upstream(source(ScriptedRegistry(answer(1, 2))))
+    await settle()
+    assert in_force(upstream).keys() == {"10.0.0.3:80"}
+    assert upstream.is_own(admin)
+    upstream.configure(UpstreamOptions(PoolOptions("web"), endpoints=(StaticEndpoint(admin),)))
+    assert in_force(upstream).keys() == {"10.0.0.2:80"}
+    upstream.stop_following()
+
+
+def test_a_registry_that_finds_new_words_each_time_is_told_of_once_in_a_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    complaints = Complaints(logging.getLogger("lbproxy.discovery"))
+    for number in range(100):
+        complain(complaints, "web", RegistryError(f"consul: 500 request {number}"), 1, 100.0)
+    complain(complaints, "web", ResolveError("db.test", "no answer", retryable=True), 1, 100.0)
+    assert len(complaints._said) == len(caplog.records) == 2

@@ -8,7 +8,8 @@ import socket
 import pytest
 
 from lbproxy.domain.address import Address
-from lbproxy.wire.local import is_local, port_holder
+from lbproxy.wire import local
+from lbproxy.wire.local import REMEMBERED_S, Locals, is_local, port_holder
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "127.9.9.9"])
@@ -43,3 +44,19 @@ def test_a_port_of_nobody_has_no_holder() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     assert port_holder(Address("127.0.0.1", port, "inet")) is None
+
+
+def test_the_kernel_is_asked_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    now = [0.0]
+
+    def ask(ip: str) -> bool:
+        asked.append(ip)
+        return True
+
+    monkeypatch.setattr(local, "is_local", ask)
+    locals_ = Locals(lambda: now[0])
+    assert [locals_.holds("10.0.0.1") for _ in range(3)] == [True] * 3
+    now[0] = REMEMBERED_S + 1
+    assert locals_.holds("10.0.0.1")
+    assert asked == ["10.0.0.1"] * 2
