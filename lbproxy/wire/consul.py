@@ -25,7 +25,7 @@ from yarl import URL
 
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.consul_options import ConsulAccess
-from lbproxy.wire.http import CONNECT_TIMEOUT_S, MAX_BODY_BYTES, HttpClient, went_wrong
+from lbproxy.wire.http import CONNECT_TIMEOUT_S, MAX_BODY_BYTES, HttpClient, retry_after_s, went_wrong
 from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.tls import ClientTls
 
@@ -248,7 +248,7 @@ class _Transport(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul tel
             return reply
         said = " ".join(reply.text[:_SHOWN].split())
         detail = f"{self._where(path)}: {reply.status}{f' {said}' if said else ''}"
-        raise ConsulRefused(detail, reply.status, said, retry_after_s=_retry_after_s(reply.headers))
+        raise ConsulRefused(detail, reply.status, said, retry_after_s=retry_after_s(reply.headers))
 
     async def _exchange(
         self, method: str, url: URL, data: bytes | None, repeatable: bool, limit: asyncio.Timeout
@@ -257,9 +257,7 @@ class _Transport(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul tel
         if not repeatable:
             more["middlewares"] = (_once,)
         if self._tls is not None:
-            # In a thread: to read a system's authorities takes tens of milliseconds.
-            context = await asyncio.to_thread(self._tls.context)
-            more |= {"ssl": context, "server_hostname": self._tls.server_name}
+            more |= {"ssl": await self._tls.context_at_hand(), "server_hostname": self._tls.server_name}
         async with self._session().request(
             method, url, data=data, headers=self._headers(), allow_redirects=False, timeout=_NO_TOTAL, **more
         ) as response:
@@ -339,12 +337,6 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[str, bytes]:
     if len(parts) > _MANY_PARTS:
         await asyncio.sleep(0)
     return "".join(parts), digest.digest()
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds alone; a date would need a clock that agrees."""
-    given = headers.get("Retry-After", "").strip()
-    return float(given) if given.isascii() and given.isdigit() and len(given) < 10 else None
 
 
 def _reason(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -30,6 +31,13 @@ class ClientTls:
             self._context = _context(self._options)
             self._stamp = stamp
         return self._context
+
+    async def context_at_hand(self) -> ssl.SSLContext:
+        """As `context`, for the event loop: files that have changed are read in a thread, since a system's authorities take tens of
+        milliseconds."""
+        if self._context is not None and self._look() == self._stamp:
+            return self._context
+        return await asyncio.to_thread(self.context)
 
     def _look(self) -> _Stamp:
         return tuple(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import ssl
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,21 @@ def test_the_files_are_read_again_when_one_of_them_has_changed(authority: Author
         tls.context()
     os.replace(other.certificate, ours.certificate)
     assert tls.context() is not first
+
+
+async def test_the_loop_reads_no_file_itself(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls, readers = ClientTls(TlsOptions(ca=authority.ca)), set[int]()
+    make = ssl.create_default_context
+
+    def noted(*args: Any, **options: Any) -> ssl.SSLContext:
+        readers.add(threading.get_ident())
+        return make(*args, **options)
+
+    monkeypatch.setattr(ssl, "create_default_context", noted)
+    context = await tls.context_at_hand()
+    assert len(readers) == 1
+    assert threading.get_ident() not in readers
+    assert await tls.context_at_hand() is context
 
 
 @pytest.mark.parametrize("text", ["", "no certificate"])

@@ -66,7 +66,8 @@ class ConsulRegistry:
     async def confirm(self) -> Answer:
         reply = await self._ask("consistent", 0)
         # What `next` has made of the same text is not used here: an empty answer is to be looked into again.
-        return Answer((await self._instances(reply)).candidates())
+        candidates = (await self._instances(reply)).candidates()
+        return Answer(candidates, regressed=not self._options.query and _index(reply) < self._seen)
 
     async def close(self) -> None:
         await self._client.close()

@@ -167,7 +167,7 @@ class Gateway:
 
     async def _post_once(self, path: str, body: Mapping[str, Any], token: str) -> aiohttp.ClientResponse:
         secure = self.address.startswith("https:")
-        context: ssl.SSLContext | bool = self._tls.context() if secure else True
+        context: ssl.SSLContext | bool = await self._tls.context_at_hand() if secure else True
         return await self._http.session.post(
             self.address + path,
             data=json.dumps(body),

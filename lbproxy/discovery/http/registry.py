@@ -18,7 +18,7 @@ from lbproxy.discovery.http.options import HttpOptions
 from lbproxy.discovery.http.validators import Validators
 from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.strategy import Random
-from lbproxy.wire.http import HttpClient, parse_json, read_body, retry_after_s, went_wrong
+from lbproxy.wire.http import CONNECT_TIMEOUT_S, HttpClient, parse_json, read_body, retry_after_s, went_wrong
 from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.tls import ClientTls
 
@@ -27,6 +27,8 @@ SPREAD: Final = (
 )
 REDIRECTS: Final = 3
 LARGE_BYTES: Final = 16 << 10  # more than this is not read in one step
+# `_ask` has the whole question under a time-out of its own, which may be longer than the session's.
+_NO_TOTAL: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
 _REDIRECTING: Final = frozenset({301, 302, 303, 307, 308})
 
 
@@ -98,8 +100,9 @@ class HttpRegistry:
             url,
             headers={**self._headers(), **conditions},
             allow_redirects=False,
-            ssl=self._context(url),
+            ssl=await self._context(url),
             server_hostname=self._tls.server_name if self._tls is not None else None,
+            timeout=_NO_TOTAL,
         ) as response:
             if response.status == 200:
                 return await self._read(url, response, known)
@@ -134,11 +137,11 @@ class HttpRegistry:
             headers["Authorization"] = f"Bearer {token.reveal()}"
         return headers
 
-    def _context(self, url: str) -> ssl.SSLContext | bool:
+    async def _context(self, url: str) -> ssl.SSLContext | bool:
         """Raises OSError."""
         if self._tls is None:
             self._tls = ClientTls(self._options.tls) if url.startswith("https:") else None
-        return self._tls.context() if self._tls is not None else True
+        return await self._tls.context_at_hand() if self._tls is not None else True
 
 
 class _Known:

@@ -100,7 +100,7 @@ class ApiServer:
     async def _get(self, query: Mapping[str, str]) -> aiohttp.ClientResponse:
         address = self.address
         secure = address.startswith("https:")
-        context: ssl.SSLContext | bool = self._tls.context() if secure else True
+        context: ssl.SSLContext | bool = await self._tls.context_at_hand() if secure else True
         headers = {"Accept": "application/json", **self._authorization()}
         return await self._http.session.get(
             f"{address}/apis/discovery.k8s.io/v1/namespaces/{quote(self._namespace(), safe='')}/endpointslices",

@@ -124,7 +124,13 @@ async def test_trouble_is_an_error_and_the_next_question_starts_from_nothing(
 
 async def test_how_long_to_stay_away_is_passed_on(imitation: ConsulImitation, make: Make) -> None:
     registry = make(imitation)
-    for given, seconds in [("7", 7.0), ("Thu, 01 Jan 2026 00:00:00 GMT", None), ("-1", None), ("", None)]:
+    for given, seconds in [
+        ("7", 7.0),
+        ("99999999", float(wire_http.RETRY_AFTER_MOST_S)),
+        ("Thu, 01 Jan 2026 00:00:00 GMT", 0.0),
+        ("-1", None),
+        ("", None),
+    ]:
         imitation.trouble(refuse(429, Retry_After=given))
         with pytest.raises(RegistryError) as told:
             await registry.next()
@@ -178,9 +184,21 @@ async def test_an_agent_that_forgot_has_regressed_even_after_an_error(
     imitation.trouble(None)
     found = await registry.next()
     assert (ports(found), found.regressed) == ([], True)
+    assert not (await registry.confirm()).regressed
     imitation.change(instance(1))
     found = await registry.next()
     assert (ports(found), found.regressed) == ([1], False)
+
+
+async def test_a_second_opinion_of_an_agent_that_forgot_is_none(
+    imitation: ConsulImitation, make: Make
+) -> None:
+    imitation.change(instance(1))
+    registry = make(imitation, wait_s=0.1)
+    await registry.next()
+    imitation.forget()
+    found = await registry.confirm()
+    assert (ports(found), found.regressed) == ([], True)
 
 
 @pytest.mark.parametrize("index", ["0", "-3", "00"])
