@@ -13,9 +13,9 @@ import dns.rrset
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.load import steady_load
 from tests.e2e.peers import echo, until, upstreams
 from tests.e2e.program import Program
+from tests.e2e.traffic import all_served
 from tests.servers.knot import Knot
 from tests.wire.name_server import (
     NO_DATA,
@@ -93,18 +93,18 @@ async def test_no_trouble_of_the_server_costs_a_connection_or_an_endpoint(start:
         server.answers[TARGET, "AAAA"] = NO_DATA
         running = start(config(server.address))
         await until(lambda: eligible(running) == set(ports))
-        async with steady_load(running.address()) as load:
+        async with all_served(running) as traffic:
             for name, script in TROUBLE.items():
                 server.answers[NAME, "SRV"] = script
                 await until(lambda: source(running)["error"])
-                await load.goes_on()
+                await traffic.goes_on()
                 assert eligible(running) == set(ports), name
                 server.answers[NAME, "SRV"] = good
                 await until(lambda: not source(running)["error"], within_s=30)
             # Its targets only: a part of the answer is none.
             server.answers[TARGET, "A"] = SERVER_FAILURE
             await until(lambda: source(running)["error"])
-            await load.goes_on()
+            await traffic.goes_on()
             assert eligible(running) == set(ports)
             server.answers[TARGET, "A"] = records("127.0.0.1", ttl=0)
             await until(lambda: not source(running)["error"], within_s=30)
@@ -122,10 +122,10 @@ async def test_a_name_that_is_denied_empties_nothing(start: Start, denial: Scrip
         server.answers[TARGET, "A"] = records("127.0.0.1", ttl=0)
         running = start(config(server.address))
         await until(lambda: eligible(running) == set(ports))
-        async with steady_load(running.address()) as load:
+        async with all_served(running) as traffic:
             server.answers[NAME, "SRV"] = denial
             await until(lambda: source(running)["held"] == len(ports), within_s=30)
-            await load.goes_on()
+            await traffic.goes_on()
             assert eligible(running) == set(ports)
             server.answers[NAME, "SRV"] = good
             await until(lambda: source(running)["held"] == 0)
@@ -142,7 +142,7 @@ async def test_a_real_server_that_stops_dies_and_forgets_is_followed_again(start
         await publish(one, two)
         running = start(config(knot.address))
         await until(lambda: eligible(running) == {one, two})
-        async with steady_load(running.address()) as load:
+        async with all_served(running) as traffic:
             await publish(one, two, three)
             await until(lambda: eligible(running) == {one, two, three})
             await publish(two, three)
@@ -150,18 +150,18 @@ async def test_a_real_server_that_stops_dies_and_forgets_is_followed_again(start
             knot.signal(signal.SIGSTOP)
             try:
                 await until(lambda: source(running)["error"])
-                await load.goes_on()
+                await traffic.goes_on()
                 assert eligible(running) == {two, three}
             finally:
                 knot.signal(signal.SIGCONT)
             await until(lambda: not source(running)["error"], within_s=30)
             await asyncio.to_thread(knot.kill)
             await until(lambda: source(running)["error"])
-            await load.goes_on()
+            await traffic.goes_on()
             assert eligible(running) == {two, three}
             await asyncio.to_thread(knot.start)  # and it has forgotten everything
             await until(lambda: source(running)["held"] == 2, within_s=60)
-            await load.goes_on()
+            await traffic.goes_on()
             assert eligible(running) == {two, three}
             await publish(one, two, three)
             await until(lambda: eligible(running) == {one, two, three}, within_s=30)

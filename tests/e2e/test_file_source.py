@@ -10,9 +10,9 @@ from typing import Final
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.load import steady_load
 from tests.e2e.peers import echo, exchange, until, upstreams
 from tests.e2e.program import Program
+from tests.e2e.traffic import all_served
 
 CONFIG: Final = """
 admin: {bind: '127.0.0.1:0'}
@@ -110,12 +110,12 @@ async def test_no_trouble_of_the_file_costs_a_connection_or_an_endpoint(start: S
             "gone": path.unlink,
             "a folder": lambda: become_a_folder(path),
         }
-        async with steady_load(running.address()) as load:
+        async with all_served(running) as traffic:
             for name, happen in trouble.items():
                 happen()
                 await until(lambda: source(running)["error"])
                 assert f"{path}:" in str(source(running)["error"]), name
-                await load.goes_on()
+                await traffic.goes_on()
                 assert eligible(running) == set(ports), name
                 if path.is_dir():
                     path.rmdir()
@@ -125,7 +125,7 @@ async def test_no_trouble_of_the_file_costs_a_connection_or_an_endpoint(start: S
                 assert time.monotonic() - mended < 2.0, name
             replace(path, "[]\n")  # no error, and yet nobody removes everybody without a second look
             await until(lambda: source(running)["held"] == len(ports))
-            await load.goes_on()
+            await traffic.goes_on()
             replace(path, good)
             await until(lambda: source(running)["held"] == 0)
 

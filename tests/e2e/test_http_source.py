@@ -9,9 +9,9 @@ import pytest
 
 from tests.discovery.http.scripted import Write, hang, reply, scripted, slowly
 from tests.e2e.conftest import Start
-from tests.e2e.load import steady_load
 from tests.e2e.peers import echo, exchange, until, upstreams
 from tests.e2e.program import Program
+from tests.e2e.traffic import all_served
 from tests.servers.ports import ReservedPort
 
 CONFIG: Final = """
@@ -69,18 +69,18 @@ async def test_no_trouble_of_the_server_costs_a_connection_or_an_endpoint(start:
         server.script[:] = [listing(*ports)]
         running = start(CONFIG % server.port)
         await until(lambda: eligible(running) == set(ports))
-        async with steady_load(running.address()) as load:
+        async with all_served(running) as traffic:
             for name, trouble in TROUBLE.items():
                 server.script[:] = [trouble]
                 await until(lambda: source(running)["error"], within_s=20)
-                await load.goes_on()
+                await traffic.goes_on()
                 assert eligible(running) == set(ports), name
                 server.script[:] = [listing(*ports)]
                 await until(lambda: not source(running)["error"], within_s=40)
             # An empty list right after an error is no news of anybody's end.
             server.script[:] = [reply(b"", "500 Oops"), reply("[]")]
             await until(lambda: source(running)["held"] == 3, within_s=20)
-            await load.goes_on()
+            await traffic.goes_on()
             assert eligible(running) == set(ports)
             server.script[:] = [listing(*ports)]
             await until(lambda: source(running)["held"] == 0, within_s=20)
@@ -92,9 +92,9 @@ async def test_a_server_that_dies_and_comes_back_is_followed_again(start: Start)
             async with scripted(listing(one.port), port=port.number):
                 running = start(CONFIG % port.number)
                 await until(lambda: eligible(running) == {one.port})
-            async with steady_load(running.address()) as load:
+            async with all_served(running) as traffic:
                 await until(lambda: source(running)["error"])
-                await load.goes_on()
+                await traffic.goes_on()
                 async with scripted(listing(one.port, two.port), port=port.number):
                     await until(lambda: eligible(running) == {one.port, two.port}, within_s=40)
-                    await load.goes_on()
+                    await traffic.goes_on()

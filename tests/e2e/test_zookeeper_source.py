@@ -15,9 +15,9 @@ import pytest
 
 from tests.discovery.zookeeper.instances import instances
 from tests.e2e.conftest import Start
-from tests.e2e.load import steady_load
 from tests.e2e.peers import echo, exchange, until, upstreams
 from tests.e2e.program import Program
+from tests.e2e.traffic import all_served
 from tests.servers.restartable import Restartable
 from tests.servers.zookeeper import restartable
 
@@ -75,14 +75,14 @@ async def test_no_trouble_of_the_ensemble_costs_a_connection_or_an_endpoint(
         running = start(CONFIG % ("", ensemble.port))
 
         async def all_there() -> None:
-            await load.goes_on()
+            await traffic.goes_on()
             assert eligible(running) == ports
 
         async with instances(ensemble.port) as some:
             for port in ports:
                 await some.create(f"{NODE}/127.0.0.1:{port}", ephemeral=False)
             await until(lambda: eligible(running) == ports)
-        async with steady_load(running.address()) as load:
+        async with all_served(running) as traffic:
             # restarted, with all it knew
             await ensemble.stop()
             await until(lambda: source(running)["error"], LONG_S)
@@ -114,7 +114,7 @@ async def test_no_trouble_of_the_ensemble_costs_a_connection_or_an_endpoint(
                 gone = min(ports)
                 await some.delete(f"{NODE}/127.0.0.1:{gone}")
                 await until(lambda: eligible(running) == ports - {gone})
-                await load.goes_on()
+                await traffic.goes_on()
 
 
 async def test_a_cold_start_without_zookeeper_serves_what_was_known(

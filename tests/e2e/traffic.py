@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from tests.e2e.peers import Address, exchange
+from tests.e2e.peers import Address, exchange, until
 from tests.e2e.program import Program
 
 RATE: Final = 300.0  # connections a second
@@ -35,6 +35,11 @@ class Traffic:
                     self.failures.append(f"answered {answer!r}")
                 else:
                     self.done += 1
+
+    async def goes_on(self, count: int = 50) -> None:
+        """Wait for that many more connections."""
+        target = self.done + count
+        await until(lambda: self.done + len(self.failures) >= target)
 
     def look(self, eligible: int) -> None:
         self.fewest = eligible if self.fewest is None else min(self.fewest, eligible)
@@ -75,3 +80,13 @@ async def flowing(program: Program, *, upstream: str = "up", rate: float = RATE)
         finally:
             for task in tasks:
                 task.cancel()
+
+
+@asynccontextmanager
+async def all_served(program: Program, *, upstream: str = "up") -> AsyncIterator[Traffic]:
+    """As `flowing`, where nothing may fail, and the upstream never be empty."""
+    async with flowing(program, upstream=upstream) as traffic:
+        yield traffic
+    assert traffic.failures == []
+    assert traffic.done
+    assert traffic.fewest
