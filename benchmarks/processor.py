@@ -41,7 +41,10 @@ def family_s(pids: Iterable[int]) -> float:
 def _scheduled_s(schedstat: Path) -> float:
     try:
         return int(schedstat.read_text().split()[0]) * 1e-9
-    except (FileNotFoundError, ProcessLookupError):  # it has ended since it was listed, as PostgreSQL's back ends do
+    except (
+        FileNotFoundError,
+        ProcessLookupError,
+    ):  # it has ended since it was listed, as PostgreSQL's back ends do
         return 0.0
 
 

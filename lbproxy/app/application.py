@@ -11,7 +11,6 @@ import platform
 import random
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Final
@@ -27,6 +26,7 @@ from lbproxy.app.effects import EffectRunner
 from lbproxy.app.following import Sources
 from lbproxy.app.keys import Keys
 from lbproxy.app.operations import AdminOperations
+from lbproxy.app.own import OwnAddresses
 from lbproxy.app.readings import read
 from lbproxy.app.records import recorder
 from lbproxy.app.relays import make_relay, relay_fds, why_not
@@ -36,13 +36,11 @@ from lbproxy.app.running import Running
 from lbproxy.config.load import Loaded
 from lbproxy.config.options import LogOptions
 from lbproxy.discovery.snapshots import Snapshots
-from lbproxy.domain.address import Address
 from lbproxy.domain.effects import Effect
 from lbproxy.metrics.render import render
 from lbproxy.proxy.admission import Capacity
 from lbproxy.proxy.dialing import Dialer
 from lbproxy.wire.http import HttpClient
-from lbproxy.wire.local import Locals
 from lbproxy.wire.resolver import Resolver
 from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.systemd import InheritError, Notifier, inherited
@@ -81,7 +79,6 @@ class Application:
         self._remote = remote
         self._keys: Keys | None = None
         self._admin: AdminServer | None = None
-        self._locals = Locals(time.monotonic)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._hangup = asyncio.Event()
@@ -192,20 +189,8 @@ class Application:
     # -- serving
 
     async def _serve(self, group: asyncio.TaskGroup) -> None:
-        running, loop = self.running, self.running.loop
-        state_dir = self._loaded.configuration.runtime.state_dir
-        snapshots = None if state_dir is None else Snapshots(state_dir / "discovery")
-        sources = Sources(
-            group,
-            self.apply,
-            Resolver().resolve,
-            self._is_own,
-            loop.time,
-            self._rng,
-            self._is_admin,
-            snapshots,
-            self._http,
-        )
+        running = self.running
+        sources = self._sources(group)
         reloader = Reloader(running, sources, self._read_again, self._notifier, self._reconfigured)
         try:
             inherited_now = inherited_sockets(inherited(self._environ))
@@ -258,6 +243,22 @@ class Application:
             await admin.close()
             for upstream in running.upstreams.values():
                 upstream.stop_following()
+
+    def _sources(self, group: asyncio.TaskGroup) -> Sources:
+        clock = self.running.loop.time
+        state_dir = self._loaded.configuration.runtime.state_dir
+        own = OwnAddresses(self.running, lambda: () if self._admin is None else self._admin.addresses, clock)
+        return Sources(
+            group,
+            self.apply,
+            Resolver().resolve,
+            own.is_listener,
+            clock,
+            self._rng,
+            own.is_admin,
+            None if state_dir is None else Snapshots(state_dir / "discovery"),
+            self._http,
+        )
 
     def _configured(self) -> None:
         """Bring what hangs on the configuration, but on no listener and no upstream, up to date."""
@@ -321,29 +322,6 @@ class Application:
             "event_loop": event_loop_name(self.running.loop),
             "relay": self.running.relay.name,
         }
-
-    def _is_own(self, address: Address) -> bool:
-        """True for an address that one of our listeners serves: dialling it would be a loop."""
-        return any(
-            self._serves(own, address)
-            for listener in self.running.listeners.values()
-            for own in listener.addresses
-        )
-
-    def _is_admin(self, address: Address) -> bool:
-        """True for an address that the admin interface serves, or is about to."""
-        admin = self.running.loaded.configuration.admin
-        bound = () if self._admin is None else self._admin.addresses
-        return any(
-            self._serves(own, address) for own in (admin.bind, admin.metrics_bind, *bound) if own is not None
-        )
-
-    def _serves(self, own: Address, address: Address) -> bool:
-        if own.port != address.port:
-            return False
-        return own == address or (
-            own.is_wildcard and address.family != "unix" and self._locals.holds(address.host)
-        )
 
     def _tell_started(self, admin: Sequence[object]) -> None:
         for listener in self.running.listeners.values():

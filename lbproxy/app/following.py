@@ -20,7 +20,7 @@ from lbproxy.domain.address import Address
 from lbproxy.domain.backoff import Backoff
 from lbproxy.domain.effects import Effect
 from lbproxy.domain.errors import ResolveError
-from lbproxy.domain.membership import Difference, Membership
+from lbproxy.domain.membership import Difference, Member, Membership
 from lbproxy.domain.strategy import Random
 from lbproxy.proxy.complaints import Complaints
 from lbproxy.wire.http import HttpClient
@@ -64,15 +64,15 @@ class Sources:
 
 
 class Following:
-    """Owns the source's task from `start` to `stop`. `changed` is called whenever `membership` is another one,
-    with how it differs where the source knows."""
+    """Owns the source's task from `start` to `stop`. `changed` is called with itself whenever `membership` is another one,
+    and with how it differs where the source knows."""
 
     def __init__(
         self,
         upstream: str,
         options: SourceOptions,
         sources: Sources,
-        changed: Callable[[Difference | None], None],
+        changed: Callable[[Following, Difference | None], None],
         failed: Callable[[Exception], None],
         is_down: Callable[[Address], bool],
         leases: Leases,
@@ -82,6 +82,7 @@ class Following:
         self.upstream = upstream
         self._sources = sources
         self._changed = changed
+        self._by_address: dict[Address, Member] | None = None  # made when first asked for
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
         before = None if predecessor is None else predecessor.source
@@ -123,6 +124,13 @@ class Following:
             return False
         return bool(self.membership.members) or self.source.refreshed_at is not None
 
+    def find(self, address: Address) -> Member | None:
+        """What it says of an address, if it names it."""
+        if self._by_address is None:
+            members = () if self.membership is None else self.membership.members
+            self._by_address = {member.address: member for member in members}
+        return self._by_address.get(address)
+
     def start(self) -> None:
         source = self.source
         name = f"discovery {self.upstream} {source.name} wall"
@@ -138,7 +146,13 @@ class Following:
     def _report(self, membership: Membership, difference: Difference | None) -> None:
         if not self._stopped:
             self.membership = membership
-            self._changed(difference)
+            if difference is None:
+                self._by_address = None
+            elif self._by_address is not None:
+                self._by_address.update((member.address, member) for member in difference.told)
+                for address in difference.gone:
+                    self._by_address.pop(address, None)
+            self._changed(self, difference)
 
     async def _follow(self, source: Source) -> None:
         """The wall around a source: a defect is logged and the source started again, later and later."""

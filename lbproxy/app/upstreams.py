@@ -152,13 +152,34 @@ class Upstream:
         """Our own addresses have changed: see again whether an endpoint is one of them."""
         self._merge()
 
-    def _changed(self, difference: Difference | None) -> None:
-        """A source has reported. Of a single one, what differs is all there is to do."""
-        alone = len(self._following) == 1 and not self._refused and not self._departed
-        if difference is None or not alone or any(self._sources.is_own(m.address) for m in difference.told):
+    def _changed(self, who: Following, difference: Difference | None) -> None:
+        """A source has reported. Mostly, what differs is all there is to do."""
+        plain = not self._refused and not self._departed
+        is_own = self._sources.is_own
+        if difference is None or not plain or any(is_own(member.address) for member in difference.told):
             self._merge()
         else:
-            self._sources.apply(self.pool.apply_difference(difference, self._sources.clock()))
+            merged = self._as_merged(who, difference)
+            self._sources.apply(self.pool.apply_difference(merged, self._sources.clock()))
+
+    def _as_merged(self, who: Following, difference: Difference) -> Difference:
+        """What one source's difference is among all of them: an earlier one's word stands, a later one's comes up again."""
+        everyone = list(self._following.values())
+        if len(everyone) == 1:
+            return difference
+        at = everyone.index(who)
+        earlier, later = everyone[:at], everyone[at + 1 :]
+        told = [m for m in difference.told if not any(each.find(m.address) for each in earlier)]
+        gone = []
+        for address in difference.gone:
+            if any(each.find(address) for each in earlier):
+                continue
+            heir = next((found for each in later if (found := each.find(address)) is not None), None)
+            if heir is None:
+                gone.append(address)
+            else:
+                told.append(heir)
+        return Difference(tuple(told), tuple(gone))
 
     def _merge(self) -> None:
         """Bring what the sources say together: the first that names an address says what holds of it."""

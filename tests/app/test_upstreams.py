@@ -15,7 +15,7 @@ from lbproxy.app.following import Sources, complain
 from lbproxy.app.upstreams import Upstream
 from lbproxy.config.options import UpstreamOptions
 from lbproxy.discovery.contract import Answer, Candidate, Registry
-from lbproxy.discovery.options import DiscoveryOptions, StaticEndpoint
+from lbproxy.discovery.options import DiscoveryOptions, GuardOptions, StaticEndpoint
 from lbproxy.domain.address import Address, HostName, ip_address
 from lbproxy.domain.effects import CloseSessions, Effect
 from lbproxy.domain.errors import ConnectFailure, RegistryError, ResolveError
@@ -264,3 +264,41 @@ def test_a_registry_that_finds_new_words_each_time_is_told_of_once_in_a_while(
         complain(complaints, "web", RegistryError(f"consul: 500 request {number}"), 1, 100.0)
     complain(complaints, "web", ResolveError("db.test", "no answer", retryable=True), 1, 100.0)
     assert len(complaints._said) == len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_differences_of_several_sources_come_to_the_same_as_a_merge(rig: Rig, seed: int) -> None:
+    rng = random.Random(seed)
+    registries = [ScriptedRegistry(answer()) for _ in range(3)]
+    bold = GuardOptions(share=1.0, minimum=0)
+    upstream = rig.upstream(
+        *(replace(source(each, f"s{number}"), guard=bold) for number, each in enumerate(registries))
+    )
+    await settle()
+    said: list[dict[str, int]] = [{}, {}, {}]
+    for _ in range(60):
+        turn = rng.randrange(3)
+        numbers = rng.sample(range(1, 9), rng.randrange(9))
+        said[turn] = {f"10.0.0.{number}:80": rng.randint(1, 3) for number in numbers}
+        registries[turn].tell(
+            Answer(
+                tuple(Candidate(label.partition(":")[0], 80, weight) for label, weight in said[turn].items())
+            )
+        )
+        await settle()
+        rig.now += 10.0
+        assert in_force(upstream) == said[2] | said[1] | said[0]
+    upstream.stop_following()
+
+
+async def test_a_change_beside_another_source_costs_what_differs(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = ScriptedRegistry(answer(*range(1, 50))), ScriptedRegistry(answer(60))
+    upstream = rig.upstream(source(first), source(second, "push"))
+    await settle()
+    monkeypatch.setattr(upstream.pool, "apply_membership", None)
+    first.tell(answer(*range(2, 51)))
+    await settle()
+    assert len(in_force(upstream)) == 50
+    upstream.stop_following()

@@ -21,8 +21,8 @@ from lbproxy.pool.lease import Lease
 from lbproxy.pool.options import PoolOptions
 from lbproxy.pool.pool import Pool
 from lbproxy.pool.roster import FORGET_AFTER_S
+from tests.discovery.followed import Followed
 from tests.discovery.members import ScriptedRegistry
-from tests.discovery.test_follow import Followed
 from tests.pool.upstream import make_strategy
 
 FULL = os.environ.get("LBPROXY_CONFORMANCE") == "full"

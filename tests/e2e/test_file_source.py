@@ -139,3 +139,16 @@ async def test_a_bad_entry_is_refused_by_itself(start: Start, tmp_path: Path) ->
         refused = source(running)["refused"]
         assert isinstance(refused, dict)
         assert {reason: count for reason, count in refused.items() if count} == {"port": 2, "link_local": 1}
+
+
+async def test_a_file_may_not_lead_clients_to_the_admin_interface(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.yaml"
+    async with upstreams(echo) as (one,):
+        replace(path, listing(one.port))
+        running = start(config(path))
+        await until(lambda: eligible(running) == {one.port})
+        admin = int(running.admin.rpartition(":")[2])
+        replace(path, listing(one.port, admin))
+        await until(lambda: source(running)["results"]["unchanged"] >= 1)  # type: ignore[index]
+        assert source(running)["refused"]["own_listener"] == 1  # type: ignore[index]
+        assert eligible(running) == {one.port}

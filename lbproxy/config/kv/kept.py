@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,9 +93,10 @@ def save(folder: Path, kept: Kept) -> None:
             for source, each in kept.documents.items()
         },
     }
-    new = folder / f".{FILE}.{os.getpid()}"
+    # A name of its own for each try: two processes may share the folder, each of them number 1 of its container.
+    descriptor, written = tempfile.mkstemp(prefix=f".{FILE}.", dir=folder)
+    new = Path(written)
     try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(whole, file, separators=(",", ":"))
             file.flush()
