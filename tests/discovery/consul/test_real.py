@@ -67,17 +67,9 @@ def statuses(answer: Answer) -> dict[int, str]:
 
 
 async def after(registry: ConsulRegistry, act: Callable[[], object]) -> Answer:
-    """The first answer, of questions that waited while something happened, that says something else than the last one: Consul wakes them
-    also for what changes nothing that they tell."""
-    before = registry._candidates
-
-    async def news() -> Answer:
-        while (answer := await registry.next()).candidates == before:
-            pass
-        return answer
-
+    """The answer of a question that waited while something happened."""
     async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(news(), name="waits")
+        waiting = group.create_task(registry.next(), name="waits")
         await asyncio.sleep(0)
         act()
         return await soon(waiting)
