@@ -217,10 +217,10 @@ class FollowedSource:
                 continue
             failures = 0
             self._answers += 1
-            if not await self._take(answer):
-                pause_s = self._pace.unchanged()
-                if pause_s:
-                    await self._sleep(pause_s)
+            if await self._take(answer):
+                self._pace.changed()
+            elif pause_s := self._pace.unchanged():
+                await self._sleep(pause_s)
 
     async def _take(self, answer: Answer, *, asked_at: int | None = None) -> bool:
         """Whether it changed anything. An answer that was asked for when there had been `asked_at` others is of no use once there is

@@ -17,6 +17,10 @@ class Pace:
         self._tokens = float(BURST)
         self._at = clock()
 
+    def changed(self) -> None:
+        """A change may bring one more answer that says nothing new (two watches that tell of it): that one is free."""
+        self._tokens = min(float(BURST), self._tokens + 1.0)
+
     def unchanged(self) -> float:
         """Seconds to wait before the next question; 0 while there are tokens."""
         now = self._clock()

@@ -150,6 +150,15 @@ async def test_that_a_source_answers_again_is_said_once_in_a_while(caplog: pytes
             assert 0.0 < float(told[0].split()[-4]) <= of.time.now - before
 
 
+async def test_an_echo_of_each_change_keeps_no_later_change_waiting() -> None:
+    of = Followed(ScriptedRegistry(answer(0)))
+    async with of.running():
+        for number in range(1, 5 * BURST):
+            of.registry.tell(answer(number - 1, number), answer(number - 1, number))
+            await of.time.settle()
+            assert of.last == [number - 1, number]
+
+
 async def test_refused_entries_are_counted_once_an_answer_that_differs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
