@@ -33,6 +33,9 @@ _log = logging.getLogger(__name__)
 RETRY: Final = Backoff(base_s=0.2, cap_s=30.0, floor_s=0.1)
 RECOVERY_PAUSE_S: Final = 10.0
 LOOK_S: Final = 1.0  # how exactly the guard's deadlines and names' TTLs are kept
+# State on disk that is older gives way to the first answer that names anybody: by then its addresses may be others' (in a container
+# network they are given out again). Younger state is guarded like an answer: a registry that starts anew fills up one by one.
+FRESH_S: Final = 3600.0
 SAVE_PAUSE_S: Final = 1.0  # a registry in motion is not written down change by change
 SAVE_AGE_S: Final = 300.0  # an unchanged answer refreshes the age of what is on disk this often
 _NO_DIFFERENCE: Final = Difference((), ())
@@ -163,7 +166,8 @@ class FollowedSource:
         self._intake.remember(saved.names)
         kept, refused = self._intake.vet_again(saved.membership)
         self._count_refused(refused)
-        self._guard.begin(unverified(kept), trusted=False)
+        age_s = max(0.0, self._wall() - saved.saved_at)
+        (self._guard.begin if age_s <= FRESH_S else self._guard.stand_in)(unverified(kept), trusted=False)
         self._saved_at = saved.saved_at
         self._unverified = True
         _log.warning(
@@ -171,7 +175,7 @@ class FollowedSource:
             self.upstream,
             len(kept.members),
             self.name,
-            max(0.0, self._wall() - saved.saved_at),
+            age_s,
         )
 
     def _take_over(self, predecessor: FollowedSource, in_force: Membership) -> None:

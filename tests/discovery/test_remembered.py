@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lbproxy.discovery.follow import LOOK_S
+from lbproxy.discovery.follow import FRESH_S, LOOK_S
 from lbproxy.discovery.guard import CONFIRM_AFTER_S
 from lbproxy.discovery.options import GuardOptions
 from lbproxy.discovery.snapshots import Saved, Snapshots
@@ -45,6 +45,32 @@ async def test_a_start_from_the_disk_with_an_emptied_registry_empties_nothing(tm
         await of.time.advance(GuardOptions().hold_s - 5)
         assert of.source.status.held == 3
         assert not of.reports or sorted(of.last) == [1, 2, 3]
+
+
+async def test_old_state_gives_way_to_the_first_answer_that_names_anybody(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path)
+    of = Followed(ScriptedRegistry(), snapshots)
+    snapshots.save(
+        "web", "consul", Saved(members(1, 2, 3), (1_000_000.0 + of.time.now) - FRESH_S - 1, of.source.subject)
+    )
+    of = Followed(ScriptedRegistry(answer(), answer(7)), snapshots)
+    async with of.running():
+        await of.time.advance(1)
+        assert of.last == [7]
+
+
+async def test_young_state_is_guarded_against_a_registry_that_fills_up(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path)
+    of = Followed(ScriptedRegistry(), snapshots)
+    snapshots.save(
+        "web",
+        "consul",
+        Saved(members(1, 2, 3), (1_000_000.0 + of.time.now) - FRESH_S + 60, of.source.subject),
+    )
+    of = Followed(ScriptedRegistry(answer(), answer(1)), snapshots)
+    async with of.running():
+        await of.time.advance(60)
+        assert sorted(numbers(of.source.in_force)) == [1, 2, 3]
 
 
 async def test_a_damaged_state_is_said_and_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
