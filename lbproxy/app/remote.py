@@ -13,11 +13,12 @@ from typing import Final
 from lbproxy.config.kv import kept as disk
 from lbproxy.config.kv.documents import Documents, Key, keys
 from lbproxy.config.kv.environment import access
-from lbproxy.config.kv.kept import Kept, KeptError
+from lbproxy.config.kv.kept import Kept
 from lbproxy.config.load import ConfigError, Loaded, load
 from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.consul_options import ConsulAccess
+from lbproxy.wire.state import StateError
 
 logger = logging.getLogger("lbproxy.config")
 
@@ -109,7 +110,7 @@ def _kept(folder: Path | None, named: Sequence[Key]) -> Kept | None:
         return None
     try:
         return disk.load(folder, named)
-    except KeptError as error:
+    except StateError as error:
         logger.warning("what was kept of the configuration is of no use: %s", error)
         return None
 

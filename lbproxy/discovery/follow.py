@@ -19,7 +19,7 @@ from lbproxy.discovery.guard import Guard, Verdict
 from lbproxy.discovery.intake import Intake, difference
 from lbproxy.discovery.options import DiscoveryOptions
 from lbproxy.discovery.pace import Pace
-from lbproxy.discovery.snapshots import Saved, SnapshotError, Snapshots, unverified
+from lbproxy.discovery.snapshots import Saved, Snapshots, unverified
 from lbproxy.discovery.vetting import Refusal
 from lbproxy.domain.address import Address
 from lbproxy.domain.backoff import Backoff
@@ -27,6 +27,7 @@ from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.membership import Difference, Membership
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.resolver import Resolution
+from lbproxy.wire.state import StateError
 
 _log = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class FollowedSource:
             return
         try:
             saved = self._snapshots.load(self.upstream, self.name)
-        except SnapshotError as error:
+        except StateError as error:
             _log.warning(
                 "upstream %s: what was last known of %s is lost: %s", self.upstream, self.name, error
             )

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from lbproxy.domain.address import AddressError, normalise_ip, parse_address
+from lbproxy.domain.address import normalise_ip, parse_address
 from lbproxy.domain.membership import Member, Membership
+from lbproxy.wire import state
 
 VERSION: Final = 1
-MAX_BYTES: Final = 64 << 20
-
-
-class SnapshotError(Exception):
-    """The file is there and cannot be used; the message names it and says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +33,12 @@ class Snapshots:
         self._folder = folder
 
     def load(self, upstream: str, source: str) -> Saved | None:
-        """None if there is nothing. Raises SnapshotError."""
+        """None if there is nothing. Raises StateError."""
         path = self._path(upstream, source)
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
-        except FileNotFoundError:
+        document = state.read(path, VERSION)
+        if document is None:
             return None
-        except OSError as error:
-            raise SnapshotError(f"{path}: {error.strerror}") from error
-        if len(data) > MAX_BYTES:
-            raise SnapshotError(f"{path}: longer than {MAX_BYTES} bytes")
-        try:
-            document = json.loads(data)
-            if document["version"] != VERSION:
-                raise SnapshotError(f"{path}: of version {document['version']!r}, not {VERSION}")
+        with state.as_written(path):
             members = tuple(_member(each) for each in document["members"])
             names = {
                 str(name): tuple(normalise_ip(str(ip)) for ip in ips)
@@ -63,19 +46,14 @@ class Snapshots:
             }
             subject = str(document.get("subject", ""))
             return Saved(Membership.of(members), float(document["saved_at"]), subject, names)
-        except (ValueError, TypeError, KeyError, AttributeError, AddressError, RecursionError) as error:
-            raise SnapshotError(f"{path}: not what was written there: {error!r}") from error
 
     def exists(self, upstream: str, source: str) -> bool:
         """Whether there is something to load, be it of use or not."""
         return self._path(upstream, source).exists()
 
     def save(self, upstream: str, source: str, saved: Saved) -> None:
-        """Whole or not at all, also when the machine stops meanwhile. Raises OSError."""
-        path = self._path(upstream, source)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """As `state.write`. Raises OSError."""
         document = {
-            "version": VERSION,
             "upstream": upstream,
             "source": source,
             "subject": saved.subject,
@@ -83,19 +61,7 @@ class Snapshots:
             "names": {name: list(ips) for name, ips in saved.names.items()},
             "members": [_plain(member) for member in saved.membership.members],
         }
-        # A name of its own for each try: two processes may share the folder, each of them number 1 of its container.
-        descriptor, written = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        new = Path(written)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(document, file, separators=(",", ":"))
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
+        state.write(self._path(upstream, source), VERSION, document)
 
     def _path(self, upstream: str, source: str) -> Path:
         return self._folder / f"{quote(upstream, safe='')}.{quote(source, safe='')}.json"

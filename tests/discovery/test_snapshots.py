@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lbproxy.discovery.snapshots import Saved, SnapshotError, Snapshots, unverified
+from lbproxy.discovery.snapshots import Saved, Snapshots, unverified
 from lbproxy.domain.address import parse_address
 from lbproxy.domain.membership import Member, Membership
+from lbproxy.wire.state import StateError
 from tests.discovery.members import members
 
 MEMBERSHIP = Membership(
@@ -53,7 +54,7 @@ def test_a_new_one_takes_the_place_of_the_old_one_as_a_whole(tmp_path: Path) -> 
 )
 def test_a_damaged_file_is_named_and_not_used(tmp_path: Path, text: str) -> None:
     (tmp_path / "web.consul.json").write_text(text)
-    with pytest.raises(SnapshotError, match=r"web\.consul\.json"):
+    with pytest.raises(StateError, match=r"web\.consul\.json"):
         Snapshots(tmp_path).load("web", "consul")
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +10,10 @@ from typing import Any, Final
 from lbproxy.config import files
 from lbproxy.config.expand import Expanded
 from lbproxy.config.kv.documents import Documents, Key, is_remote
+from lbproxy.wire import state
 
 FILE: Final = "configuration.json"
 VERSION: Final = 1
-MAX_BYTES: Final = 64 << 20
-
-
-class KeptError(Exception):
-    """The file is there and cannot be used; the message names it and says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +40,14 @@ def state_folder(paths: Sequence[str | Path], environ: Mapping[str, str]) -> Pat
 
 
 def load(folder: Path, keys: Iterable[Key]) -> Kept | None:
-    """None if there is nothing, or not of every key. Raises KeptError."""
+    """None if there is nothing, or not of every key. Raises StateError. Blocks."""
     path = folder / FILE
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
+    whole = state.read(path, VERSION)
+    if whole is None:
         return None
-    except OSError as error:
-        raise KeptError(f"{path}: {error.strerror}") from error
-    if len(data) > MAX_BYTES:
-        raise KeptError(f"{path}: longer than {MAX_BYTES} bytes")
-    try:
-        whole = json.loads(data)
-        if whole["version"] != VERSION:
-            raise KeptError(f"{path}: of version {whole['version']!r}, not {VERSION}")
+    with state.as_written(path):
         found = {key.source: _documents(key, whole["keys"].get(key.source)) for key in keys}
         saved_at = float(whole["saved_at"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise KeptError(f"{path}: not what was written there: {error!r}") from error
     complete = {source: each for source, each in found.items() if each is not None}
     return Kept(complete, saved_at) if len(complete) == len(found) else None
 
@@ -79,30 +60,13 @@ def _documents(key: Key, plain: Any) -> Documents | None:
 
 
 def save(folder: Path, kept: Kept) -> None:
-    """Whole or not at all, also when the machine stops meanwhile; readable for us alone. Raises OSError. Blocks."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    whole = {
-        "version": VERSION,
-        "saved_at": kept.saved_at,
-        "keys": {
-            source: {
-                "version": each.version,
-                # What was in force is UTF-8: nothing else is taken.
-                "parts": [[name, text.decode()] for name, text in each.parts],
-            }
-            for source, each in kept.documents.items()
-        },
+    """As `state.write`."""
+    keys = {
+        source: {
+            "version": each.version,
+            # What was in force is UTF-8: nothing else is taken.
+            "parts": [[name, text.decode()] for name, text in each.parts],
+        }
+        for source, each in kept.documents.items()
     }
-    # A name of its own for each try: two processes may share the folder, each of them number 1 of its container.
-    descriptor, written = tempfile.mkstemp(prefix=f".{FILE}.", dir=folder)
-    new = Path(written)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(whole, file, separators=(",", ":"))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(folder / FILE)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        raise
+    state.write(folder / FILE, VERSION, {"saved_at": kept.saved_at, "keys": keys})

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lbproxy.config.kv.documents import Documents, Key
-from lbproxy.config.kv.kept import FILE, Kept, KeptError, load, save, state_folder
+from lbproxy.config.kv.kept import FILE, Kept, load, save, state_folder
+from lbproxy.wire.state import StateError
 
 ONE = Key.of("consul:edge")
 ALL = Key.of("consul:more/")
@@ -49,7 +50,7 @@ def test_keys_that_were_never_read_are_not_made_up(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_of_no_use_says_so(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(KeptError, match=FILE):
+    with pytest.raises(StateError, match=FILE):
         load(tmp_path, [ONE])
 
 
