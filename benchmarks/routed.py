@@ -3,7 +3,7 @@ that goes where it should.
 
     python -m benchmarks.routed [--rounds N] [REGISTRY ...]     (30; every registry that is installed)
 
-A registry is a `Subject` in a module of its own (`routed_consul.py`, `routed_etcd.py`, `routed_zookeeper.py`), and a line in SUBJECTS. A change is made in the middle of a steady row of
+A registry is a `Subject` in a module of its own (`routed_consul.py`, `routed_etcd.py`, ...), and a line in SUBJECTS. A change is made in the middle of a steady row of
 connections, one after the other; each hears from its endpoint which one it is. Both moments are counted from the start of the
 change; *over* is their difference, negative where lbproxy was the first to know.
 """
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from benchmarks.routed_consul import consul
+from benchmarks.routed_dns import dns_server
 from benchmarks.routed_etcd import etcd
 from benchmarks.routed_zookeeper import zookeeper
 from tests.e2e.program import Program
@@ -56,7 +57,12 @@ class Subject(Protocol):
 
 
 Start = Callable[[Path], AbstractContextManager[Subject | None]]
-SUBJECTS: Final[dict[str, Start]] = {"consul": consul, "etcd": etcd, "zookeeper": zookeeper}
+SUBJECTS: Final[dict[str, Start]] = {
+    "consul": consul,
+    "etcd": etcd,
+    "zookeeper": zookeeper,
+    "dns": dns_server,
+}
 """Each gives None where its program is not installed."""
 
 
