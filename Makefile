@@ -16,7 +16,7 @@ NEWER := $(shell for p in python3.13 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.13
 # What the extension is built from, by the install.
 ENGINE := setup.py $(wildcard lbproxy/relay/native/*.[ch])
 
-PYTEST := -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+PYTEST := -m pytest -n $(WORKERS) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench sanitize fuzz soak image venv servers requirements clean

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import fcntl
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 import uvloop
@@ -30,3 +31,17 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     if item.get_closest_marker("both_loops"):
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+@pytest.fixture(autouse=True)
+def alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hold what a test marked `alone` needs for itself, over all processes of the run. (By a lock: pytest-xdist 3.8 no longer groups tests
+    with pytest 9.)"""
+    mark = request.node.get_closest_marker("alone")
+    if mark is None:
+        yield
+        return
+    folder = tmp_path_factory.getbasetemp().parent
+    with (folder / f"{mark.args[0]}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -21,7 +21,7 @@ import pytest
 from lbproxy.demo.demo import ADMIN_PORT, HOST, PROXY_PORT
 
 # One after the other: two demos that start at once might choose the same port.
-pytestmark = pytest.mark.xdist_group("demo")
+pytestmark = pytest.mark.alone("demo")
 
 WITHIN_S = 15.0  # a hang's bound
 

@@ -19,7 +19,7 @@ from tests.e2e.peers import accept, connect, listen, read_to_end
 from tests.e2e.program import config, program
 from tests.relay.native.test_build import ROOT, source_tree
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("installed")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.alone("installed")]
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 PINNED = [
