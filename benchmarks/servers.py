@@ -75,7 +75,10 @@ def _postgres(running: ExitStack, folder: Path, prefix: tuple[str, ...]) -> Serv
     if os.geteuid() == 0:
         postgres = pwd.getpwnam("postgres")
         shutil.chown(data, postgres.pw_uid, postgres.pw_gid)
-        for each in (folder, folder.parent):  # both ours: above them is the folder of everybody's temporary files
+        for each in (
+            folder,
+            folder.parent,
+        ):  # both ours: above them is the folder of everybody's temporary files
             each.chmod(0o755)
         user = ("setpriv", f"--reuid={postgres.pw_uid}", f"--regid={postgres.pw_gid}", "--clear-groups")
     initdb = [*user, str(programs[-1] / "initdb"), "-D", str(data), "-U", "bench", "-A", "trust", "-N"]

@@ -1,8 +1,6 @@
 """The guard against removals: whether a registry's answer that takes endpoints away is obeyed, and when. Pure: the time comes in.
 
-One rule. An answer is *suspicious* when it would remove more than `share` of what is in force, or leave fewer than `minimum`. It
-is one, too, when the set shrinks by more than `share` within `CONFIRM_AFTER_S`, answer by answer: leases and sessions that run out
-together are told of one by one. (A replacement, one by one, does not shrink it.)
+One rule. An answer is *suspicious* when it would remove more than `share` of what is in force, or leave fewer than `minimum`.
 Additions and changes of any answer hold at once; what a suspicious one leaves out is held in force:
 
 - after trouble (an error, a registry that lost its memory, a start from the state on disk) until `hold` has passed, unless it is known
@@ -52,9 +50,6 @@ class Guard:
         self._trouble = False
         self._answer: Membership | None = None
         self._held: dict[Address, tuple[Member, float]] = {}  # and since when
-        self._sizes: list[
-            tuple[float, int]
-        ] = []  # of what was in force within the last CONFIRM_AFTER_S, and since when
         self.in_force: Membership | None = None
         self.standing_in = (
             False  # what is in force is another subject's, or old, until this one has named somebody
@@ -63,7 +58,6 @@ class Guard:
     def begin(self, membership: Membership, *, trusted: bool) -> None:
         """What was in force before: a predecessor's, or (not `trusted`) what the disk remembers."""
         self.in_force = self._answer = membership
-        self._sizes = [(float("-inf"), len(membership.members))]
         self._trouble = not trusted
 
     def stand_in(self, membership: Membership, *, trusted: bool) -> None:
@@ -104,7 +98,6 @@ class Guard:
             self._trouble = True
 
     def answered(self, answer: Membership, now: float, *, consistent: bool, regressed: bool) -> Verdict:
-        self._now = now
         if regressed:
             self.failed()
         before = self.in_force
@@ -127,12 +120,7 @@ class Guard:
             return self._settle(answer, {}, "applied")
         if not answer.members and self._options.empty == "allow" and not self._trouble:
             return self._settle(answer, {}, "applied", "an empty answer is obeyed (guard.empty: allow)")
-        peak = self._peak(now)
-        left = len(answer.members)
-        if (
-            self._suspicious(len(missing), len(before.members), left)
-            or peak - left > self._options.share * peak
-        ):
+        if self._suspicious(len(missing), len(before.members), len(answer.members)):
             for member in missing:
                 kept.setdefault(member.address, (member, now))
             if self._trouble:
@@ -154,19 +142,11 @@ class Guard:
         """Let go of what was held for long enough, or is known to be down by now. None if nothing changed."""
         if not self._held or not self._trouble:
             return None
-        self._now = now
         assert self._answer is not None
         kept = self._still_held(self._held, now)
         if len(kept) == len(self._held):
             return None
         return self._after_trouble(self._answer, self._held, now)
-
-    def _peak(self, now: float) -> int:
-        """The largest size of what was in force within the last `CONFIRM_AFTER_S`."""
-        sizes = self._sizes
-        while len(sizes) > 1 and sizes[1][0] <= now - CONFIRM_AFTER_S:
-            del sizes[0]  # it had given way to the next one before that
-        return max((size for _, size in sizes), default=0)
 
     def _suspicious(self, missing: int, before: int, left: int) -> bool:
         return missing > self._options.share * before or left < self._options.minimum
@@ -221,8 +201,6 @@ class Guard:
         self, answer: Membership, held: dict[Address, tuple[Member, float]], kind: Kind, message: str = ""
     ) -> Verdict:
         before = self.in_force
-        if kind in {"confirmed", "expired"} or (kind == "applied" and message):
-            self._sizes.clear()  # what was looked at twice, or is wanted so, shrinks from here
         self._accept(answer, held)
         if kind == "applied" and before == self.in_force:
             kind = "unchanged"
@@ -235,4 +213,3 @@ class Guard:
         members = (*answer.members, *(member for member, _ in held.values()))
         if self.in_force is None or members != self.in_force.members:
             self.in_force = Membership(members)
-            self._sizes.append((self._now, len(members)))
