@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from tests import accepting
 from tests.e2e.program import LOOK_AGAIN_MS, WITHIN_S
 
 Talk = Callable[[socket.socket], Awaitable[None]]
@@ -49,9 +50,8 @@ class Upstream:
         group.create_task(self._accept(), name=f"upstream {self.port}")
 
     async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            client, _ = await loop.sock_accept(self.listening)
+            client = await accepting.accept(self.listening)
             self.accepted += 1
             self.open += 1
             self._connections.add(client)

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from tests.accepting import accept
 from tests.e2e.conftest import Start
 from tests.e2e.peers import (
     Address,
@@ -131,7 +132,7 @@ async def test_primary_that_refuses_is_left_for_the_backup_and_comes_back(start:
             primary.setblocking(False)
             with await dial(lb.address()):
                 async with asyncio.timeout(5):
-                    accepted_again, _ = await asyncio.get_running_loop().sock_accept(primary)
+                    accepted_again = await accept(primary)
                 accepted_again.close()
             assert backup.accepted == 20
 

@@ -25,6 +25,7 @@ from lbproxy.proxy.sessions import Session
 from lbproxy.proxy.sockets import open_listening
 from lbproxy.relay.contract import Outcome, Relay
 from lbproxy.strategies.registry import make
+from tests.accepting import accept
 from tests.relay.implementations import IMPLEMENTATIONS
 
 WITHIN_S = 10.0
@@ -168,19 +169,29 @@ class Peer:
         self.listening = listening
         self._group = group
         self._loop = asyncio.get_running_loop()
+        self._connections: set[socket.socket] = set()
         group.create_task(self._serve(), name=f"peer {name!r}")
 
     async def _serve(self) -> None:
         while True:
-            client, _ = await self._loop.sock_accept(self.listening)
+            client = await accept(self.listening)
             self.accepted += 1
+            self._connections.add(client)
             self._group.create_task(self._talk(client), name="peer talk")
 
     async def _talk(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(ConnectionError):
-            await self._loop.sock_sendall(client, self.name)
-            while data := await self._loop.sock_recv(client, 65536):
-                await self._loop.sock_sendall(client, data)
+        try:
+            with client, contextlib.suppress(ConnectionError):
+                await self._loop.sock_sendall(client, self.name)
+                while data := await self._loop.sock_recv(client, 65536):
+                    await self._loop.sock_sendall(client, data)
+        finally:
+            self._connections.discard(client)
+
+    def close(self) -> None:
+        """Close what a cancelled task may never have begun to talk to."""
+        for client in self._connections:
+            client.close()
 
 
 @contextlib.asynccontextmanager
@@ -190,6 +201,8 @@ async def peers(*names: bytes, at: Address = LOOPBACK) -> AsyncIterator[dict[byt
         try:
             async with asyncio.TaskGroup() as group:
                 found = {name: Peer(group, name, stack.enter_context(listening_socket(at))) for name in names}
+                for peer in found.values():
+                    stack.callback(peer.close)
                 yield found
                 raise _OverError
         except* _OverError:
