@@ -14,6 +14,7 @@ from lbproxy.app import binds
 from lbproxy.app.application import Application
 from lbproxy.config.load import Loaded, load_text
 from lbproxy.domain.address import Address
+from tests.patience import WITHIN_S
 
 CONFIG = """
 runtime: {{drain_timeout: 0s}}
@@ -53,7 +54,7 @@ class Running:
         """As SIGHUP asks for it; wait until it has come to this result."""
         before = self.reloads[result]
         self.application._hangup.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             while self.reloads[result] == before:  # noqa: ASYNC110 - counters tell nobody
                 await asyncio.sleep(0)
 
@@ -132,15 +133,15 @@ async def test_a_reload_on_its_way_does_not_reopen_what_a_drain_has_closed() -> 
 
     def slowly() -> None:
         reading.set()
-        go_on.wait(10)
+        go_on.wait(WITHIN_S)
 
     async with running(CONFIG.format(listen=0, endpoint=1)) as it:
         it.on_read = slowly
         it.text = CONFIG.format(listen=0, endpoint=2)
         it.application._hangup.set()
-        await asyncio.to_thread(reading.wait, 10)
+        await asyncio.to_thread(reading.wait, WITHIN_S)
         it.application.stop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             while not it.application.running.draining:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         go_on.set()

@@ -19,11 +19,10 @@ from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.patience import WITHIN_S
 from tests.servers.netns import Namespace
 from tests.servers.programs import find
 
-WITHIN_S: Final = 10.0  # a hang's bound, not an expectation
-ADMIN_WITHIN_S: Final = 5.0
 LOOK_AGAIN_MS: Final = 5
 ADMIN_LINE: Final = re.compile(r"""lbproxy\.app(?::|", "message":) "?admin: ([^\s",]+)["\n,]""")
 TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
@@ -130,7 +129,7 @@ class Program:
     ) -> tuple[int, bytes]:
         """One request to the admin interface: the status and the body."""
         host, _, port = (admin or self.admin).rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=ADMIN_WITHIN_S)
+        connection = http.client.HTTPConnection(host, int(port), timeout=WITHIN_S)
         given = self._headers if headers is None else dict(headers)
         if body is not None:
             given = {"Content-Type": "application/json", **given}

@@ -14,7 +14,8 @@ from tests.e2e.peers import (
     listen,
     reset,
 )
-from tests.e2e.program import WITHIN_S, Program, config
+from tests.e2e.program import Program, config
+from tests.patience import WITHIN_S
 from tests.servers.netns import Namespace
 
 PORTS = 20

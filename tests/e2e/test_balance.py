@@ -23,6 +23,7 @@ from tests.e2e.peers import (
     upstreams,
 )
 from tests.e2e.program import config
+from tests.patience import WITHIN_S
 
 CLIENTS = 20
 
@@ -131,7 +132,7 @@ async def test_primary_that_refuses_is_left_for_the_backup_and_comes_back(start:
             primary.listen()
             primary.setblocking(False)
             with await dial(lb.address()):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(WITHIN_S):
                     accepted_again = await accept(primary)
                 accepted_again.close()
             assert backup.accepted == 20

@@ -11,7 +11,8 @@ import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.peers import accept, connect, listen, read_to_end
-from tests.e2e.program import WITHIN_S, config
+from tests.e2e.program import config
+from tests.patience import WITHIN_S
 from tests.servers.ports import ReservedPort
 
 QUEUED = 20

@@ -18,7 +18,8 @@ import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.peers import accept, connect, connect_and_read, read_to_end
-from tests.e2e.program import WITHIN_S, Program
+from tests.e2e.program import Program
+from tests.patience import WITHIN_S
 from tests.servers.netns import Namespace, network_namespace
 from tests.servers.programs import missing, require
 

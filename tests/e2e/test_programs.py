@@ -11,18 +11,18 @@ import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.program import config
+from tests.patience import WITHIN_S
 from tests.servers.fixtures import StartServer
 from tests.servers.process import Server, serve
 from tests.servers.programs import require
 
-PROGRAM_WITHIN_S = 20.0
 MIB = 1 << 20
 
 
 def run(*words: str | Path) -> str:
     """Run a client program to its end, which must be a good one; its output."""
     done = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, check=False, timeout=PROGRAM_WITHIN_S
+        [str(word) for word in words], capture_output=True, text=True, check=False, timeout=WITHIN_S
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -15,10 +15,9 @@ import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.peers import Upstream, echo, exchange, until, upstreams
-from tests.e2e.program import WITHIN_S, Program, lbproxy
+from tests.e2e.program import Program, lbproxy
+from tests.patience import WITHIN_S
 from tests.servers.programs import require
-
-pytestmark = pytest.mark.timeout(120)  # leases, and the guard's ten seconds, are real time here
 
 PUSHED: Final = """
 admin: {bind: '127.0.0.1:0'}
@@ -106,7 +105,7 @@ async def test_the_last_one_is_held_until_a_second_look_says_the_same(start: Sta
         await until(lambda: running.get("/api/v1/upstreams/up")["sources"][0]["held"] == 1)
         assert await exchange(running.address()) == b"x"
         assert any("held" in each for each in running.get("/readyz")["warnings"])
-        await until(lambda: not running.ready(), within_s=30)
+        await until(lambda: not running.ready())
 
 
 async def test_every_upstream_takes_registrations_beside_what_is_configured(start: Start) -> None:

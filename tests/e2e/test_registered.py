@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.conftest import Start
 from tests.e2e.peers import accept, connect, listen
 from tests.e2e.program import Program, config, lbproxy
+from tests.patience import WITHIN_S
 from tests.servers.consul import Consul
 
 TTL_S = 2.0
@@ -136,12 +137,12 @@ def test_it_leaves_before_the_drain_delay_and_serves_through_it(
     lb.signal(signal.SIGTERM)
     lb.until(lambda: entries(consul) == [])
     with connect(address) as client:  # those who have not yet looked are still served
-        client.settimeout(5)
+        client.settimeout(WITHIN_S)
         client.sendall(b"x")
         assert lb.active() == 1
     assert lb.wait() == 0
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(address, timeout=5)
+        socket.create_connection(address, timeout=WITHIN_S)
     said = [line.get("message", "") for line in lb.lines()]
     order = [message for message in said if "deregistered" in message or "drain" in message]
     assert [message.partition(":")[0] for message in order[:2]] == [

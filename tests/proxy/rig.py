@@ -26,9 +26,9 @@ from lbproxy.proxy.sockets import open_listening
 from lbproxy.relay.contract import Outcome, Relay
 from lbproxy.strategies.registry import make
 from tests.accepting import accept
+from tests.patience import WITHIN_S
 from tests.relay.implementations import IMPLEMENTATIONS
 
-WITHIN_S = 10.0
 relay_kind = "asyncio"  # which relay a rig gets; conftest.py runs every test once with each
 LOOPBACK = ip_address("127.0.0.1", 0)
 LINGER_RESET = struct.pack("ii", 1, 0)  # of SO_LINGER: the close is an RST

@@ -13,6 +13,7 @@ from lbproxy.domain.errors import ConnectFailure
 from lbproxy.domain.membership import Member, Membership
 from lbproxy.domain.session import EndReason, Phase, Rejection
 from lbproxy.proxy.options import ConnectOptions, ListenerOptions, TcpOptions, Timeouts
+from tests.patience import WITHIN_S
 from tests.proxy.rig import (
     address_of,
     listening_socket,
@@ -105,7 +106,7 @@ async def test_a_single_endpoint_that_comes_back_within_the_pause_serves_the_cli
         with refusing() as address:
             rig.start([address], connect=ConnectOptions(attempts=10, budget_s=8))
             client = rig.connect()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(WITHIN_S):
                 while not rig.pool.endpoints()[0].failure_streak:  # noqa: ASYNC110 - the pool tells nobody
                     await asyncio.sleep(0)
         with listening_socket(address) as upstream, client:

@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import Final
 
-from tests.relay.scale import WITHIN_S
+from tests.patience import WITHIN_S
 
 CHUNK_BYTES: Final = 1 << 18
 PATTERN_BYTES: Final = 1 << 24  # the generator makes less than 256 MiB at a time

@@ -25,9 +25,9 @@ from lbproxy.relay.contract import (
     SessionView,
     Socket,
 )
+from tests.patience import WITHIN_S
 from tests.relay.implementations import Factory
 from tests.relay.peers import Peer
-from tests.relay.scale import WITHIN_S
 
 Kind = Literal["inet", "inet6", "unix"]
 Legs = tuple[Kind, Kind]

@@ -14,12 +14,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.patience import WITHIN_S
 from tests.servers.certificates import Authority, Certificate
 from tests.servers.ports import ReservedPort
 from tests.servers.process import Server
 from tests.servers.programs import require
-
-ANSWERS_WITHIN_S = 10.0
 
 
 class Etcd:
@@ -97,7 +96,7 @@ class Etcd:
 
     def kill(self) -> None:
         self.server.signal(signal.SIGKILL)
-        self.server.wait(ANSWERS_WITHIN_S)
+        self.server.wait(WITHIN_S)
 
     def stop(self) -> None:
         """As a deployment would."""
@@ -172,12 +171,12 @@ class Etcd:
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._authority is None or self.client is None:
-            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWERS_WITHIN_S)
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=WITHIN_S)
         context = ssl.create_default_context(cafile=self._authority.ca)
         # The authority has no key usage, as many private ones, and Python 3.13 would refuse it for that.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.load_cert_chain(self.client.certificate, self.client.key)
-        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=ANSWERS_WITHIN_S, context=context)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=WITHIN_S, context=context)
 
 
 def _text(text: str) -> str:

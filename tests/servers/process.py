@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tests.patience import WITHIN_S
 from tests.servers.ports import ReservedPort, listening
 from tests.servers.programs import find
 
-READY_WITHIN_S = 15.0  # a hang's bound, not an expectation: all of these are up in well under a second
-END_WITHIN_S = 5.0
+END_WITHIN_S = 20.0
 LOOK_AGAIN_MS = 5
 
 PORT_TOKEN = re.compile(r"@([a-z][a-z0-9_]*)@")
@@ -83,7 +83,7 @@ class Server:
             self.process.wait()
 
     def _wait_until_listening(self) -> None:
-        deadline = time.monotonic() + READY_WITHIN_S
+        deadline = time.monotonic() + WITHIN_S
         waiting_for = dict(self.ports)
         while waiting_for:
             # The wait ends early when the program does: its output then says why.

@@ -20,6 +20,7 @@ from lbproxy.wire.consul import ConsulClient
 from lbproxy.wire.consul_options import ConsulAccess
 from lbproxy.wire.http import HttpClient
 from lbproxy.wire.secrets import Secret
+from tests.patience import WITHIN_S
 from tests.servers.consul_imitation import (
     ConsulImitation,
     Fault,
@@ -36,7 +37,6 @@ from tests.servers.consul_imitation import (
     with_headers,
 )
 
-WITHIN_S = 10.0
 Make = Callable[..., ConsulRegistry]
 
 

@@ -20,9 +20,9 @@ from lbproxy.wire.consul import ConsulClient, ConsulRefused
 from lbproxy.wire.consul_options import ConsulAccess
 from lbproxy.wire.http import HttpClient
 from lbproxy.wire.secrets import Secret
+from tests.patience import WITHIN_S
 from tests.servers.consul import Consul, ttl
 
-WITHIN_S: Final = 10.0  # a hang's bound
 T = TypeVar("T")
 
 Make = Callable[..., ConsulRegistry]

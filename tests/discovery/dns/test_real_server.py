@@ -16,10 +16,10 @@ from lbproxy.discovery.dns.registry import DnsRegistry
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.nameservers import NameServers
 from lbproxy.wire.records import RecordResolver
+from tests.patience import WITHIN_S
 from tests.servers.consul import Consul
 from tests.servers.knot import BROKEN_ZONE, ZONE, Knot
 
-WITHIN_S = 10.0
 TTL_S = 0.25
 MANY = 600
 

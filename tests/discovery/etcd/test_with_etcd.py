@@ -22,11 +22,11 @@ from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.http import HttpClient
 from lbproxy.wire.secrets import Secret
 from lbproxy.wire.tls_options import TlsOptions
+from tests.patience import WITHIN_S
 from tests.servers.certificates import Authority
 from tests.servers.etcd import Etcd, etcd_cluster
 from tests.servers.etcd import etcd as run_etcd
 
-WITHIN_S = 10.0
 PREFIX = "/services/web/"
 
 pytestmark = pytest.mark.foreign

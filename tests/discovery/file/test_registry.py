@@ -20,9 +20,9 @@ from lbproxy.discovery.file.options import FileOptions
 from lbproxy.discovery.file.registry import FileRegistry
 from lbproxy.discovery.file.watch import FolderWatch
 from lbproxy.domain.errors import RegistryError
+from tests.patience import WITHIN_S
 
 pytestmark = pytest.mark.both_loops
-WITHIN_S = 5.0
 NEVER_S = 300.0  # longer than any test: what is seen was told by the kernel
 
 

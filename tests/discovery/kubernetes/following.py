@@ -15,8 +15,7 @@ from lbproxy.discovery.kubernetes.options import KubernetesOptions
 from lbproxy.discovery.kubernetes.registry import KubernetesRegistry
 from lbproxy.wire.http import HttpClient
 from tests.discovery.kubernetes.api_server import ApiServer
-
-WITHIN_S = 10.0
+from tests.patience import WITHIN_S
 
 
 @asynccontextmanager

@@ -24,14 +24,13 @@ from lbproxy.wire.secrets import Secret
 from lbproxy.wire.tls_options import TlsOptions
 from tests.discovery.zookeeper.instances import instances, process_with_node
 from tests.discovery.zookeeper.test_children import CURATOR
+from tests.patience import WITHIN_S
 from tests.servers.process import Server, serve
 from tests.servers.programs import require
 from tests.servers.restartable import Restartable
 from tests.servers.zookeeper import restartable, zookeeper
 
-pytestmark = [pytest.mark.foreign, pytest.mark.slow, pytest.mark.timeout(120)]
-
-WITHIN_S = 40.0  # a hang's bound
+pytestmark = [pytest.mark.foreign, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

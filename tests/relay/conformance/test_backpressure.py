@@ -8,10 +8,11 @@ import time
 import pytest
 
 from lbproxy.domain.session import EndReason
+from tests.patience import WITHIN_S
 from tests.relay.peers import Peer, pattern, pause
 from tests.relay.resident import resident_bytes
 from tests.relay.rig import LEGS, TCP, Legs, Rig, Session
-from tests.relay.scale import KIB, MIB, WITHIN_S, scaled
+from tests.relay.scale import KIB, MIB, scaled
 
 pytestmark = pytest.mark.both_loops
 

@@ -8,9 +8,10 @@ import socket
 import pytest
 
 from lbproxy.domain.session import EndReason
+from tests.patience import WITHIN_S
 from tests.relay.peers import pattern, pause
 from tests.relay.rig import Rig
-from tests.relay.scale import MIB, WITHIN_S, scaled
+from tests.relay.scale import MIB, scaled
 
 pytestmark = pytest.mark.both_loops
 

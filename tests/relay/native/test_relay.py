@@ -21,6 +21,7 @@ from lbproxy.relay.native import _engine
 from lbproxy.relay.native.relay import NativeRelay, available, descriptors
 from lbproxy.relay.options import MAX_THREADS
 from tests.leaks import open_descriptors
+from tests.patience import WITHIN_S
 from tests.relay.peers import pattern
 from tests.relay.rig import Rig, rig_for
 from tests.relay.scale import MIB
@@ -196,7 +197,7 @@ relay.close()
 
 def test_forked_child_lets_go_of_the_engine() -> None:
     """The threads are not there in the child: to wait for them would be for ever."""
-    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=WITHIN_S)
 
 
 STOPPED = """
@@ -236,6 +237,6 @@ def test_stopped_process_goes_on_where_it_was() -> None:
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED)
         process.send_signal(signal.SIGCONT)
-        out, _ = process.communicate("go\n", timeout=20)
+        out, _ = process.communicate("go\n", timeout=WITHIN_S)
         assert out == "y\n"
         assert process.returncode == 0
