@@ -66,7 +66,8 @@ class Server:
         return self.log.read_text(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        """Send it. After SIGSTOP the program stands still when this returns."""
+        send(self.process, number)
 
     def wait(self, within_s: float) -> int:
         """The exit status, once the program has ended. Raises TimeoutError."""
@@ -116,6 +117,14 @@ class Server:
             return bool(poll.poll(timeout_ms))
         finally:
             os.close(end)
+
+
+def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal; SIGSTOP has happened when this returns. (The call itself does not wait for it, and threads on other processors
+    go on for a moment: long enough for an answer that a test counts on never to come.)"""
+    process.send_signal(number)
+    if number is signal.SIGSTOP:
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
 
 @contextmanager
