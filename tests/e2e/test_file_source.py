@@ -119,7 +119,7 @@ async def test_no_trouble_of_the_file_costs_a_connection_or_an_endpoint(start: S
                 replace(path, good)
                 mended = time.monotonic()
                 await until(lambda: not source(running)["error"])
-                assert time.monotonic() - mended < 2.0, name
+                assert time.monotonic() - mended < 20.0, name
             replace(path, "[]\n")  # no error, and yet nobody removes everybody without a second look
             await until(lambda: source(running)["held"] == len(ports))
             await traffic.goes_on()

@@ -50,7 +50,9 @@ def test_curl_fetches_small_and_large(start: Start, nginx_http: StartServer, tmp
 
 def test_wrk_meets_no_error(start: Start, nginx_http: StartServer, tmp_path: Path) -> None:
     lb = start(config([web(nginx_http, tmp_path).port]))
-    said = run(require("wrk"), "-t1", "-c20", "-d1s", f"http://127.0.0.1:{lb.address()[1]}/")
+    said = run(
+        require("wrk"), "-t1", "-c20", "-d1s", "--timeout", "30s", f"http://127.0.0.1:{lb.address()[1]}/"
+    )
     requests = re.search(r"(\d+) requests in", said)
     assert requests, said
     assert int(requests.group(1)) > 100

@@ -222,12 +222,12 @@ async def test_the_command_keeps_a_lease_across_a_restart_and_leaves_when_it_is_
     config = (PUSHED % "").replace("'127.0.0.1:0'}\n", f"'{running.admin}'}}\n", 1)
     async with upstreams(echo, echo) as (one, other):
         log = tmp_path / "keep.log"
-        keeper = keeping(log, "up", f"127.0.0.1:{one.port}", "--lease", "1s", "--admin", running.admin)
+        keeper = keeping(log, "up", f"127.0.0.1:{one.port}", "--lease", "2s", "--admin", running.admin)
         try:
             await until(lambda: one.port in eligible(running))
             put(running, other.port)
             accepted = one.accepted
-            running.passes(2.5)  # two and a half leases
+            running.passes(5.0)  # two and a half leases
             assert one.port in eligible(running)
             assert running.stop() == 0
             await until(lambda: "trying again" in log.read_text())

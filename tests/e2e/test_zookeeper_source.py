@@ -144,6 +144,6 @@ async def test_the_program_ends_at_once_while_zookeeper_is_stopped(
     ensemble.server.signal(signal.SIGSTOP)
     try:
         running.signal(signal.SIGTERM)
-        assert await asyncio.to_thread(running.wait, 6) == 0
+        assert await asyncio.to_thread(running.wait, 20.0) == 0
     finally:
         ensemble.server.signal(signal.SIGCONT)

@@ -242,8 +242,6 @@ def refusing() -> Iterator[Address]:
 def unanswering() -> Iterator[Address]:
     """An address that does not answer: a full accept queue drops the SYN, as a blackhole does."""
     with listening_socket(backlog=0) as hole, contextlib.ExitStack() as fill:
-        for _ in range(2):
-            filler = fill.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(hole.getsockname())
+        # One is let in, and has been when this returns.
+        fill.enter_context(socket.create_connection(hole.getsockname()))
         yield address_of(hole)

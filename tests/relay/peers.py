@@ -13,7 +13,7 @@ from tests.patience import WITHIN_S
 
 CHUNK_BYTES: Final = 1 << 18
 PATTERN_BYTES: Final = 1 << 24  # the generator makes less than 256 MiB at a time
-STALLED_AFTER_S: Final = 0.15
+STALLED_AFTER_S: Final = 0.4
 
 
 def pattern(size: int, seed: int = 0) -> bytes:

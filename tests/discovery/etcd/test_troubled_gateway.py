@@ -141,7 +141,7 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 @asynccontextmanager
 async def following(server: Gateway, **options: Any) -> AsyncIterator[EtcdRegistry]:
-    given = EtcdOptions("/web/", (server.url,), timeout_s=2.0)
+    given = EtcdOptions("/web/", (server.url,), timeout_s=20.0)
     http = HttpClient()
     registry = EtcdRegistry(replace(given, **options), http, time.monotonic, random.Random(1))
     try:

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.foreign
 @asynccontextmanager
 async def following(etcd: Etcd | str, **options: Any) -> AsyncIterator[EtcdRegistry]:
     address = etcd if isinstance(etcd, str) else etcd.url
-    given = EtcdOptions(PREFIX, (address,), timeout_s=2.0)
+    given = EtcdOptions(PREFIX, (address,), timeout_s=20.0)
     http = HttpClient()
     registry = EtcdRegistry(replace(given, **options), http, time.monotonic, random.Random(1))
     try:

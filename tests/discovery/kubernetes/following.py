@@ -20,7 +20,7 @@ from tests.patience import WITHIN_S
 
 @asynccontextmanager
 async def following(server: ApiServer, **options: Any) -> AsyncIterator[KubernetesRegistry]:
-    given = KubernetesOptions("web", "shop", address=server.url, timeout_s=2.0)
+    given = KubernetesOptions("web", "shop", address=server.url, timeout_s=20.0)
     http = HttpClient()
     registry = KubernetesRegistry(replace(given, **options), http, time.monotonic, random.Random(1))
     try:
