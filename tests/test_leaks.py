@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import WITHIN_S
+
 pytest_plugins = ["pytester"]
 
 LEAKY = """
@@ -110,7 +112,7 @@ from tests.conftest import *
 def pytest_configure():
     import tests.leaks
 
-    tests.leaks.SETTLE_WITHIN_S = 0.05  # what is left behind here stays: no use in waiting for it
+    tests.leaks.SETTLE_WITHIN_S = %s
 """
 
 
@@ -119,19 +121,19 @@ def project(
     pytester: pytest.Pytester, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.Pytester:
     """A project with this one's settings, whose tests run in a process of their own."""
-    pytester.makeconftest(CONFTEST)
     pytester.makefile(".toml", pyproject=(pytestconfig.rootpath / "pyproject.toml").read_text())
     monkeypatch.setenv("PYTHONPATH", str(pytestconfig.rootpath))
     return pytester
 
 
-def run(project: pytest.Pytester, source: str) -> pytest.RunResult:
+def run(project: pytest.Pytester, source: str, settle_within_s: float) -> pytest.RunResult:
+    project.makeconftest(CONFTEST % settle_within_s)
     Path(project.path, "test_inner.py").write_text(source)
     return project.runpytest_subprocess("-p", "no:cacheprovider", "test_inner.py")
 
 
 def test_what_a_test_leaves_behind_fails_it(project: pytest.Pytester) -> None:
-    result = run(project, LEAKY)
+    result = run(project, LEAKY, 0.05)  # what is left behind here stays: no use in waiting for it
     result.stdout.fnmatch_lines_random(
         [
             "*open descriptor *",
@@ -152,4 +154,4 @@ def test_what_a_test_leaves_behind_fails_it(project: pytest.Pytester) -> None:
 
 
 def test_what_is_closed_in_the_end_passes(project: pytest.Pytester) -> None:
-    run(project, CLEAN).assert_outcomes(passed=10)
+    run(project, CLEAN, WITHIN_S).assert_outcomes(passed=10)

@@ -28,6 +28,7 @@ import dns.rrset
 
 from lbproxy.domain.address import normalise_ip
 from lbproxy.domain.errors import ResolveError
+from lbproxy.wire.datagrams import BACKEND
 from lbproxy.wire.nameservers import NameServers, candidates, in_words, refuse_part
 
 Kind = Literal["A", "AAAA", "SRV"]
@@ -138,7 +139,12 @@ class RecordResolver:
         try:
             async with self._questions:
                 answer = await resolver.resolve(
-                    name, kind, search=False, raise_on_no_answer=False, lifetime=self._timeout_s
+                    name,
+                    kind,
+                    search=False,
+                    raise_on_no_answer=False,
+                    lifetime=self._timeout_s,
+                    backend=BACKEND,
                 )
             refuse_part(answer.response)
             told = _Told(answer.rrset, float(answer.chaining_result.minimum_ttl), answer.response)

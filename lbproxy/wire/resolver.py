@@ -20,6 +20,7 @@ import dns.resolver
 
 from lbproxy.domain.address import AddressError, normalise_ip
 from lbproxy.domain.errors import ResolveError
+from lbproxy.wire.datagrams import BACKEND
 from lbproxy.wire.hosts import HostsFile
 from lbproxy.wire.nameservers import NameServers, candidates, in_words, refuse_part
 
@@ -148,7 +149,12 @@ async def _ask(
     """One question. A truncated answer is asked for again over TCP. Raises DNSException, OSError, EOFError."""
     try:
         answer = await resolver.resolve(
-            name, _RECORD[family], search=False, raise_on_no_answer=False, lifetime=lifetime_s
+            name,
+            _RECORD[family],
+            search=False,
+            raise_on_no_answer=False,
+            lifetime=lifetime_s,
+            backend=BACKEND,
         )
     except dns.resolver.NXDOMAIN:
         return _Answer(frozenset(), MIN_TTL_S)

@@ -16,11 +16,11 @@ import pytest
 from lbproxy.accesslog.options import AccessLogOptions
 from lbproxy.accesslog.record import Record
 from lbproxy.accesslog.writer import BATCH_RECORDS, BATCH_WITHIN_S, PIECE_BYTES, AccessLog
+from tests.patience import WITHIN_S
 
 SHORT = Record(
     1e9, 0, "web", "10.0.0.9", 1, "web", "10.0.0.1:80", 1, 5, 6, 0.1, 0.2, 0.3, "client_eof", "relay", 0
 )
-PATIENCE_S = 10.0
 
 
 class Timers:
@@ -57,7 +57,7 @@ class Collected:
 
     def wait_for(self, number: int) -> list[int]:
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.sessions()) >= number, PATIENCE_S)
+            assert self._changed.wait_for(lambda: len(self.sessions()) >= number, WITHIN_S)
         return self.sessions()
 
 
@@ -125,13 +125,13 @@ def test_what_does_not_fit_is_dropped_and_counted(timers: Timers) -> None:
 
     def blocked(piece: bytes) -> None:
         entered.set()
-        assert gate.wait(PATIENCE_S)
+        assert gate.wait(WITHIN_S)
         written(piece)
 
     log = AccessLog(blocked, "json", AccessLogOptions(), timers, queue_records=50)
     fill(log, 30)
     timers.fire()
-    assert entered.wait(PATIENCE_S)
+    assert entered.wait(WITHIN_S)
     fill(log, 100, start=30)  # 20 of them fit
     timers.fire()
     dropped = log.dropped
@@ -199,7 +199,7 @@ def test_a_slow_reader_gets_every_line_whole(timers: Timers, pipe: tuple[int, in
     timers.fire()
     got = b""
     while got.count(b"\n") < 300:
-        assert select.select([read], [], [], PATIENCE_S)[0]
+        assert select.select([read], [], [], WITHIN_S)[0]
         got += os.read(read, 1000)
     log.close()
     assert [json.loads(line)["session"] for line in got.splitlines()] == list(range(300))
@@ -226,6 +226,6 @@ async def test_the_loops_own_timer_hands_over(collected: Collected) -> None:
             collected._changed.wait_for(lambda: collected.pieces) if collected._changed.acquire() else None
         ),
     )
-    await asyncio.wait_for(written, PATIENCE_S)
+    await asyncio.wait_for(written, WITHIN_S)
     log.close()
     assert b"session=0 " in collected.pieces[0]

@@ -16,8 +16,8 @@ from lbproxy.admin.server import AdminServer
 from lbproxy.domain.address import Address
 from lbproxy.wire.secrets import Secret
 from tests.admin.fake import LOOPBACK, PAGE, FakeOperations, serving
+from tests.patience import WITHIN_S
 
-PATIENCE_S = 10.0
 TOKEN = "correct horse"
 
 
@@ -29,7 +29,7 @@ async def raw(server: AdminServer, data: bytes, *, to: int = 0, eof: bool = Fals
         writer.write(data)
         if eof:
             writer.write_eof()
-        return await asyncio.wait_for(reader.read(), PATIENCE_S)
+        return await asyncio.wait_for(reader.read(), WITHIN_S)
     finally:
         writer.close()
 
@@ -280,7 +280,7 @@ async def test_a_scraper_that_does_not_read_gives_its_place_back(
             client.connect((server.addresses[0].host, server.addresses[0].port))
             client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
             stalled.append(client)
-        await asyncio.wait_for(both.wait(), PATIENCE_S)
+        await asyncio.wait_for(both.wait(), WITHIN_S)
         assert await status(server, "GET", "/metrics") == 200
         for client in stalled:
             client.close()

@@ -18,6 +18,7 @@ from lbproxy.admin.guards import Places
 from lbproxy.admin.routes import ApiRoutes, PublicRoutes
 from lbproxy.admin.server import AdminServer
 from tests.admin.fake import PAGE, FakeOperations, endpoint, metrics, serving
+from tests.patience import WITHIN_S
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "admin.md"
 
@@ -300,7 +301,7 @@ async def test_many_at_once_are_told_to_come_back(
             group.create_task(ask(http, server, "POST", "/api/v1/reload"), name=f"reload {number}")
             for number in range(9)
         ]
-        done, _ = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        done, _ = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED, timeout=WITHIN_S)
         assert [one.result()[0] for one in done] == [503]
         assert (await ask(http, server, "GET", "/healthz"))[0] == 200  # not behind the same limit
         operations.hold.set()

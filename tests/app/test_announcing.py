@@ -18,6 +18,7 @@ from lbproxy.registration.contract import Agent
 from lbproxy.registration.options import RegistrationOptions, ServiceOptions
 from lbproxy.wire.consul_options import ConsulAccess
 from lbproxy.wire.secrets import Secret
+from tests.patience import WITHIN_S
 from tests.registration.fake import FakeAgent
 
 WEB = ServiceOptions("web", listener="web")
@@ -62,7 +63,7 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def rig() -> AsyncIterator[Rig]:
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
         it = Rig(group)
         yield it
         await it.announcer.close()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -14,6 +14,8 @@ from lbproxy.app import binds
 from lbproxy.app.application import Application
 from lbproxy.config.load import Loaded, load_text
 from lbproxy.domain.address import Address
+from tests.patience import WITHIN_S
+from tests.servers.ports import ReservedPort
 
 CONFIG = """
 runtime: {{drain_timeout: 0s}}
@@ -26,10 +28,13 @@ upstreams:
 """
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+@pytest.fixture
+def reserved() -> Iterator[ReservedPort]:
+    with ReservedPort() as port:
+        yield port
+
+
+another_reserved = reserved
 
 
 class Running:
@@ -53,7 +58,7 @@ class Running:
         """As SIGHUP asks for it; wait until it has come to this result."""
         before = self.reloads[result]
         self.application._hangup.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             while self.reloads[result] == before:  # noqa: ASYNC110 - counters tell nobody
                 await asyncio.sleep(0)
 
@@ -112,9 +117,9 @@ async def test_who_holds_a_taken_port_is_looked_up_beside_the_loop(
 
 
 async def test_wildcard_that_was_bound_for_ipv6_alone_says_so_when_the_ipv4_one_leaves(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], reserved: ReservedPort
 ) -> None:
-    port = free_port()
+    port = reserved.number
     alone = CONFIG.replace('"127.0.0.1:{listen}"', f'"[::]:{port}"').format(endpoint=1)
     both = alone.replace(f'"[::]:{port}"', f'["0.0.0.0:{port}", "[::]:{port}"]')
     half = f"listener in: [::]:{port} takes IPv6 alone until a restart"
@@ -132,15 +137,15 @@ async def test_a_reload_on_its_way_does_not_reopen_what_a_drain_has_closed() -> 
 
     def slowly() -> None:
         reading.set()
-        go_on.wait(10)
+        go_on.wait(WITHIN_S)
 
     async with running(CONFIG.format(listen=0, endpoint=1)) as it:
         it.on_read = slowly
         it.text = CONFIG.format(listen=0, endpoint=2)
         it.application._hangup.set()
-        await asyncio.to_thread(reading.wait, 10)
+        await asyncio.to_thread(reading.wait, WITHIN_S)
         it.application.stop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             while not it.application.running.draining:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         go_on.set()
@@ -148,8 +153,10 @@ async def test_a_reload_on_its_way_does_not_reopen_what_a_drain_has_closed() -> 
     assert it.application.running.listeners["in"].state == "draining"
 
 
-async def test_loops_are_judged_by_the_listeners_that_a_reload_leaves_behind() -> None:
-    one, two = free_port(), free_port()
+async def test_loops_are_judged_by_the_listeners_that_a_reload_leaves_behind(
+    reserved: ReservedPort, another_reserved: ReservedPort
+) -> None:
+    one, two = reserved.number, another_reserved.number
     async with running(CONFIG.format(listen=one, endpoint=1)) as it:
         it.text = CONFIG.format(listen=two, endpoint=one)
         await it.reload("applied")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import WITHIN_S
+
 # What the packages that serve load, and a check in an editor or a pipeline must not pay for.
 HEAVY = ["aiohttp", "consul", "dns", "kazoo", "prometheus_client", "requests", "uvloop"]
 
@@ -33,7 +35,11 @@ def test_check_loads_nothing_that_serves(tmp_path: Path) -> None:
     config = tmp_path / "lbproxy.yaml"
     config.write_text(CONFIG)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(config)], capture_output=True, text=True, check=False, timeout=20
+        [sys.executable, "-c", PROGRAM, str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WITHIN_S,
     )
     assert done.returncode == 0, done.stderr
     status, modules = json.loads(done.stdout.splitlines()[-1])

@@ -15,6 +15,7 @@ import pytest
 from lbproxy.cli import tables
 from lbproxy.cli.arguments import duration, session_id, weight
 from lbproxy.cli.main import main
+from tests.patience import WITHIN_S
 
 COMMANDS = (
     "run",
@@ -120,7 +121,7 @@ def test_a_table_cannot_move_the_cursor() -> None:
 
 def run(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "lbproxy", *arguments], text=True, check=False, timeout=20, **settings
+        [sys.executable, "-m", "lbproxy", *arguments], text=True, check=False, timeout=WITHIN_S, **settings
     )
 
 
@@ -131,7 +132,7 @@ def test_a_client_command_loads_no_server() -> None:
         " if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=20
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=WITHIN_S
     )
     assert done.stdout == "1 []\n", done.stderr
 

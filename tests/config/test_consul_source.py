@@ -13,6 +13,7 @@ from lbproxy.wire.consul_options import ConsulAccess
 from lbproxy.wire.secrets import Secret
 from lbproxy.wire.tls_options import TlsOptions
 from tests.config.texts import errors, loaded, upstream
+from tests.patience import WITHIN_S
 
 
 def options(keys: str, environ: dict[str, str] | None = None) -> ConsulOptions:
@@ -105,6 +106,6 @@ def test_a_check_of_the_configuration_loads_no_client(tmp_path: Path) -> None:
         "print(status, sorted({'aiohttp', 'consul', 'requests'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=WITHIN_S
     )
     assert done.stdout.splitlines()[-1] == "0 []"

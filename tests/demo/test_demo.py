@@ -19,11 +19,10 @@ from pathlib import Path
 import pytest
 
 from lbproxy.demo.demo import ADMIN_PORT, HOST, PROXY_PORT
+from tests.patience import WITHIN_S
 
 # One after the other: two demos that start at once might choose the same port.
 pytestmark = pytest.mark.alone("demo")
-
-WITHIN_S = 15.0  # a hang's bound
 
 
 class Demo:

@@ -17,6 +17,7 @@ from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.membership import Membership
 from tests.discovery.members import ScriptedRegistry, numbers
 from tests.discovery.virtual import ScriptedResolver, VirtualTime
+from tests.patience import WITHIN_S
 
 ERROR = RegistryError("connection refused")
 
@@ -81,5 +82,5 @@ class Told(Snapshots):
             self._loop.call_soon_threadsafe(self.tried.set)
 
     async def wait(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WITHIN_S):
             await self.tried.wait()

@@ -83,7 +83,7 @@ class Day:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200 if FULL else 120)
+@pytest.mark.timeout(1200)
 async def test_a_day_of_churn_leaves_nothing_behind() -> None:
     updates = UPDATES_A_DAY if FULL else UPDATES_A_DAY // 20
     day = Day()

@@ -13,6 +13,7 @@ from lbproxy.discovery.options import GuardOptions
 from lbproxy.discovery.snapshots import Saved, Snapshots
 from tests.discovery.followed import ERROR, Followed, Told
 from tests.discovery.members import ScriptedRegistry, answer, members, numbers
+from tests.patience import WITHIN_S
 
 
 async def test_what_is_in_force_is_kept_on_disk_and_serves_a_start_without_the_registry(
@@ -90,7 +91,7 @@ async def test_a_disk_that_fails_is_said_and_nothing_else(
     of = Followed(ScriptedRegistry(answer(1)), snapshots)
     async with of.running():
         await snapshots.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WITHIN_S):
             while "is not kept" not in caplog.text:  # said some turns of the loop after the try
                 await of.time.settle()
         of.registry.tell(answer(1, 2))
@@ -180,7 +181,7 @@ async def test_a_wall_clock_put_back_does_not_keep_the_state_from_being_written(
         snapshots.tried.clear()
         of.source._wall = lambda: 5.0
         of.registry.tell(answer(1))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WITHIN_S):
             while not snapshots.tried.is_set():
                 await of.time.advance(1)
     saved = snapshots.load("web", "consul")

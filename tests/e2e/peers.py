@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from tests import accepting
-from tests.e2e.program import LOOK_AGAIN_MS, WITHIN_S
+from tests.e2e.program import LOOK_AGAIN_MS
+from tests.patience import WITHIN_S
 
 Talk = Callable[[socket.socket], Awaitable[None]]
 """What an upstream does with one connection; the socket is closed when it returns."""

@@ -19,11 +19,11 @@ from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.patience import WITHIN_S
 from tests.servers.netns import Namespace
+from tests.servers.process import send
 from tests.servers.programs import find
 
-WITHIN_S: Final = 10.0  # a hang's bound, not an expectation
-ADMIN_WITHIN_S: Final = 5.0
 LOOK_AGAIN_MS: Final = 5
 ADMIN_LINE: Final = re.compile(r"""lbproxy\.app(?::|", "message":) "?admin: ([^\s",]+)["\n,]""")
 TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
@@ -130,7 +130,7 @@ class Program:
     ) -> tuple[int, bytes]:
         """One request to the admin interface: the status and the body."""
         host, _, port = (admin or self.admin).rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=ADMIN_WITHIN_S)
+        connection = http.client.HTTPConnection(host, int(port), timeout=WITHIN_S)
         given = self._headers if headers is None else dict(headers)
         if body is not None:
             given = {"Content-Type": "application/json", **given}
@@ -238,13 +238,17 @@ class Program:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not within {within_s} s; lbproxy said:\n{self.stderr()}")
 
+    def ends_within(self, seconds: float) -> bool:
+        return self._ended_within(int(seconds * 1000))
+
     def passes(self, seconds: float) -> None:
         """Let real time pass, in a test whose subject is time; raises when the program ends meanwhile."""
         if self._ended_within(int(seconds * 1000)):
             raise RuntimeError(f"lbproxy ended with {self.process.wait()}:\n{self.stderr()}")
 
     def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        """Send it. After SIGSTOP the program stands still when this returns."""
+        send(self.process, number)
 
     def wait(self, within_s: float = WITHIN_S) -> int:
         """The exit status, once it has ended. Raises TimeoutError."""

@@ -31,7 +31,8 @@ from tests.e2e.peers import (
     until,
     upstreams,
 )
-from tests.e2e.program import WITHIN_S, config, lbproxy
+from tests.e2e.program import config, lbproxy
+from tests.patience import WITHIN_S
 from tests.servers.process import serve
 
 

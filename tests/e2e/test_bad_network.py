@@ -14,7 +14,8 @@ from tests.e2e.peers import (
     listen,
     reset,
 )
-from tests.e2e.program import WITHIN_S, Program, config
+from tests.e2e.program import Program, config
+from tests.patience import WITHIN_S
 from tests.servers.netns import Namespace
 
 PORTS = 20
@@ -38,7 +39,8 @@ def test_unreachable_endpoint_is_left_for_the_next_at_once(start: Start, netns: 
     )
     listening, port = inside(netns)
     with listening:
-        lb = start(config(["address: '127.0.0.8:81'", port]), netns=netns)
+        patient = "connect: {timeout: 40s, budget: 50s}"
+        lb = start(config(["address: '127.0.0.8:81'", port], upstream=patient), netns=netns)
         with ExitStack() as open_:
             for _ in range(4):
                 client = open_.enter_context(client_of(netns, lb))
@@ -48,7 +50,7 @@ def test_unreachable_endpoint_is_left_for_the_next_at_once(start: Start, netns: 
         lb.until(lambda: len(lb.ended()) == 4)
         assert {line["reason"] for line in lb.ended()} <= {"client_eof", "upstream_eof"}
         assert max(line["attempts"] for line in lb.ended()) == 2
-        assert max(line["duration_ms"] for line in lb.ended()) < 1000 * WITHIN_S / 4
+        assert max(line["duration_ms"] for line in lb.ended()) < 30_000
         assert lb.total("lbproxy_endpoint_connect_failures_total", reason="unreachable") >= 1
 
 
@@ -100,12 +102,12 @@ def test_silent_network_costs_one_dials_time_and_not_the_session(start: Start, n
     listening, port = inside(netns)
     with listening:
         tiers = ["address: '127.0.0.8:81'", f"address: '127.0.0.1:{port}', priority: 1"]
-        lb = start(config(tiers, upstream="connect: {timeout: 200ms}"), netns=netns)
+        lb = start(config(tiers, upstream="connect: {timeout: 200ms, budget: 50s}"), netns=netns)
         with client_of(netns, lb) as client, accept(listening) as upstream:
             upstream.sendall(b"!")
             assert client.recv(1) == b"!"
         lb.until(lambda: len(lb.ended()) == 1)
         (line,) = lb.ended()
         assert line["attempts"] == 2
-        assert 200 <= line["duration_ms"] < 2000
+        assert 200 <= line["duration_ms"] < 30_000
         assert lb.total("lbproxy_endpoint_connect_failures_total", reason="timeout") == 1

@@ -23,6 +23,7 @@ from tests.e2e.peers import (
     upstreams,
 )
 from tests.e2e.program import config
+from tests.patience import WITHIN_S
 
 CLIENTS = 20
 
@@ -40,16 +41,41 @@ async def connections(address: Address, number: int, request: bytes = b"x") -> N
             group.create_task(client(), name="client")
 
 
-def slowly(seconds: float) -> Talk:
-    """An upstream that needs that long for an answer."""
+class Quick:
+    """An upstream that answers at once, and by whose answers slow ones reckon. Once `over` they need not wait any more."""
 
-    async def talk(client: socket.socket) -> None:
+    def __init__(self) -> None:
+        self.answers = 0
+        self.over = False
+        self._news = asyncio.Event()
+
+    async def talk(self, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while data := await loop.sock_recv(client, 65536):
-            await asyncio.sleep(seconds)
             await loop.sock_sendall(client, data)
+            self.answers += 1
+            self._tell()
 
-    return talk
+    def slow(self, times: int) -> Talk:
+        """An upstream that needs as long for an answer as the quick one for so many."""
+
+        async def talk(client: socket.socket) -> None:
+            loop = asyncio.get_running_loop()
+            while data := await loop.sock_recv(client, 65536):
+                due = self.answers + times
+                while self.answers < due and not self.over:
+                    await self._news.wait()
+                await loop.sock_sendall(client, data)
+
+        return talk
+
+    def end(self) -> None:
+        self.over = True
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
 
 def accepted(ups: list[Upstream]) -> list[int]:
@@ -78,14 +104,17 @@ async def test_weights_are_kept_within_a_hundredth(start: Start) -> None:
 
 
 async def test_least_connection_spares_the_slow_one(start: Start) -> None:
-    """L3: an endpoint that takes 500 ms beside one that takes 20 ms, 8 clients: the slow one gets under a quarter"""
-    async with upstreams(slowly(0.5), slowly(0.02)) as (slow, quick):
+    """L3: an endpoint that takes 500 ms beside one that takes 20 ms, 8 clients: the slow one gets under a quarter. (25 times as long, by
+    the quick one's answers: milliseconds depend on who else is busy.)"""
+    reckoned = Quick()
+    async with upstreams(reckoned.slow(25), reckoned.talk) as (slow, quick):
         lb = start(config([slow.port, quick.port], upstream="strategy: least_connection"))
         address, left = lb.address(), iter(range(120))
 
         async def client() -> None:
             for _ in left:
                 await exchange(address)
+            reckoned.end()
 
         async with asyncio.TaskGroup() as group:
             for _ in range(8):
@@ -131,7 +160,7 @@ async def test_primary_that_refuses_is_left_for_the_backup_and_comes_back(start:
             primary.listen()
             primary.setblocking(False)
             with await dial(lb.address()):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(WITHIN_S):
                     accepted_again = await accept(primary)
                 accepted_again.close()
             assert backup.accepted == 20

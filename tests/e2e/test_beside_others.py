@@ -25,7 +25,7 @@ Seen = tuple[int, str]
 
 MIB: Final = 1 << 20
 QUIET_S: Final = 0.2
-STALLED_S: Final = 2.0
+STALLED_S: Final = 20.0
 
 HAPROXY: Final = """
 defaults

@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from tests.discovery.http.scripted import reply, scripted
 from tests.e2e.conftest import Start
 from tests.e2e.peers import echo, exchange, until, upstreams
@@ -39,7 +37,6 @@ def source(running: Program, kind: str) -> dict[str, object]:
     return dict(found)
 
 
-@pytest.mark.timeout(120)
 async def test_with_every_registry_down_the_state_on_disk_serves(
     start: Start, consul: Consul, tmp_path: Path
 ) -> None:
@@ -68,4 +65,4 @@ async def test_with_every_registry_down_the_state_on_disk_serves(
         assert ready["ready"]
         assert len([each for each in ready["warnings"] if "last known" in each]) == len(KINDS)
         file.write_text(json.dumps([f"127.0.0.1:{ups[2].port}"]))
-        await until(lambda: not source(after, "file")["unverified"], within_s=60)
+        await until(lambda: not source(after, "file")["unverified"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.e2e.conftest import Start
 from tests.e2e.peers import accept, connect, hold, hold_one, listen, read_to_end, upstreams
 from tests.e2e.program import config, lbproxy
+from tests.servers.ports import ReservedPort
 
 
 def test_operator_looks_drains_weighs_and_kills(start: Start) -> None:
@@ -42,9 +43,9 @@ def test_operator_looks_drains_weighs_and_kills(start: Start) -> None:
 
 
 def test_command_without_an_instance_says_so() -> None:
-    listening, port = listen()
-    listening.close()
-    done = lbproxy("status", "--admin", f"127.0.0.1:{port}")
+    with ReservedPort() as reserved:
+        port = reserved.number
+        done = lbproxy("status", "--admin", f"127.0.0.1:{port}")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert str(port) in done.stderr

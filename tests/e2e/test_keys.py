@@ -15,7 +15,8 @@ import pytest
 from lbproxy.app.remote import PATIENCE_WITH_KEPT_S
 from tests.e2e.conftest import Start
 from tests.e2e.peers import connect, listen
-from tests.e2e.program import WITHIN_S, Program, lbproxy
+from tests.e2e.program import Program, lbproxy
+from tests.patience import WITHIN_S
 from tests.servers.consul import Consul
 
 KEY = "lbproxy/edge"
@@ -224,7 +225,6 @@ def test_a_prefix_is_a_folder_of_keys(consul: Consul, start: Start, ports: list[
     lb.until(lambda: len(lb.get("/api/v1/listeners")["items"]) == 2)
 
 
-@pytest.mark.timeout(60)
 def test_a_prefix_that_loses_a_key_is_believed_after_a_while(
     consul: Consul, start: Start, ports: list[int]
 ) -> None:
@@ -236,11 +236,10 @@ def test_a_prefix_that_loses_a_key_is_believed_after_a_while(
     consul.ask("DELETE", "/v1/kv/lb/two")
     lb.until(lambda: warnings(lb) and "has lost consul:lb/two" in warnings(lb)[0])
     assert len(lb.get("/api/v1/listeners")["items"]) == 2
-    lb.until(lambda: len(lb.get("/api/v1/listeners")["items"]) == 1, within_s=20.0)
+    lb.until(lambda: len(lb.get("/api/v1/listeners")["items"]) == 1)
     assert warnings(lb) == []
 
 
-@pytest.mark.timeout(60)
 def test_without_consul_it_starts_from_what_was_kept(
     consul: Consul, start: Start, ports: list[int], tmp_path: Path
 ) -> None:
@@ -351,7 +350,7 @@ def test_it_stops_in_time_while_the_agent_hangs(consul: Consul, start: Start, po
     lb.until(lambda: len(reports(consul)) == 1)
     consul.signal(signal.SIGSTOP)
     lb.signal(signal.SIGTERM)
-    assert lb.wait(within_s=4.0) == 0
+    assert lb.wait() == 0  # its question would wait for minutes
     consul.signal(signal.SIGCONT)
 
 

@@ -25,9 +25,9 @@ from tests.e2e.program import Program
 from tests.e2e.traffic import RATE, Traffic, flowing
 
 TROUBLE_S: Final = 2.0
-RECOVERS_WITHIN_S: Final = 45.0
+RECOVERS_WITHIN_S: Final = 120.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 
 def slice_at(up: Upstream, **more: Any) -> dict[str, Any]:

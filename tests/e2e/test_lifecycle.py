@@ -11,7 +11,8 @@ import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.peers import accept, connect, listen, read_to_end
-from tests.e2e.program import WITHIN_S, config
+from tests.e2e.program import config
+from tests.patience import WITHIN_S
 from tests.servers.ports import ReservedPort
 
 QUEUED = 20
@@ -89,6 +90,18 @@ def test_second_sigterm_ends_it_at_once(start: Start) -> None:
             assert read_to_end(upstream) == (0, "FIN")
 
 
+@pytest.mark.parametrize("event_loop", ["auto", "asyncio"])
+def test_signals_that_come_while_it_ends_spoil_no_good_end(start: Start, event_loop: str) -> None:
+    """K7: a manager that is impatient sends one after the other, up to the last moment"""
+    listening, port = listen()
+    with listening:
+        lb = start(config([port], more=f"runtime: {{event_loop: {event_loop}}}"))
+        while not lb.ends_within(0.002):
+            lb.signal(signal.SIGTERM)
+            lb.signal(signal.SIGHUP)
+        assert lb.wait() == 0
+
+
 def test_api_drain_is_as_good_as_a_signal(start: Start) -> None:
     listening, port = listen()
     with listening:
@@ -119,7 +132,7 @@ def test_readiness_is_off_before_the_listeners_close(start: Start) -> None:
     """`drain_delay`: a balancer in front sees 503 and goes elsewhere, and whoever still comes is served"""
     listening, port = listen()
     with listening:
-        lb = start(config([port], more="runtime: {drain_delay: 1500ms}"))
+        lb = start(config([port], more="runtime: {drain_delay: 5s}"))
         assert lb.ready()
         lb.signal(signal.SIGTERM)
         lb.until(lambda: not lb.ready())

@@ -11,18 +11,18 @@ import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.program import config
+from tests.patience import WITHIN_S
 from tests.servers.fixtures import StartServer
 from tests.servers.process import Server, serve
 from tests.servers.programs import require
 
-PROGRAM_WITHIN_S = 20.0
 MIB = 1 << 20
 
 
 def run(*words: str | Path) -> str:
     """Run a client program to its end, which must be a good one; its output."""
     done = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, check=False, timeout=PROGRAM_WITHIN_S
+        [str(word) for word in words], capture_output=True, text=True, check=False, timeout=WITHIN_S
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -50,7 +50,9 @@ def test_curl_fetches_small_and_large(start: Start, nginx_http: StartServer, tmp
 
 def test_wrk_meets_no_error(start: Start, nginx_http: StartServer, tmp_path: Path) -> None:
     lb = start(config([web(nginx_http, tmp_path).port]))
-    said = run(require("wrk"), "-t1", "-c20", "-d1s", f"http://127.0.0.1:{lb.address()[1]}/")
+    said = run(
+        require("wrk"), "-t1", "-c20", "-d1s", "--timeout", "30s", f"http://127.0.0.1:{lb.address()[1]}/"
+    )
     requests = re.search(r"(\d+) requests in", said)
     assert requests, said
     assert int(requests.group(1)) > 100

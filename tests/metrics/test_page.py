@@ -24,6 +24,7 @@ from lbproxy.metrics.contract import EndpointReading, Reading
 from lbproxy.metrics.options import MetricsOptions
 from lbproxy.metrics.render import SLICE_ENDPOINTS, SLICE_SAMPLES, render, slices
 from tests.metrics.reading import endpoint, reading
+from tests.patience import WITHIN_S
 from tests.servers.programs import require
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -269,7 +270,7 @@ async def test_promtool_has_nothing_to_say() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=WITHIN_S,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -283,7 +284,7 @@ def test_the_documented_alerts_are_rules(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=WITHIN_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 rules found" in done.stdout + done.stderr

@@ -26,9 +26,9 @@ from lbproxy.proxy.sockets import open_listening
 from lbproxy.relay.contract import Outcome, Relay
 from lbproxy.strategies.registry import make
 from tests.accepting import accept
+from tests.patience import WITHIN_S
 from tests.relay.implementations import IMPLEMENTATIONS
 
-WITHIN_S = 10.0
 relay_kind = "asyncio"  # which relay a rig gets; conftest.py runs every test once with each
 LOOPBACK = ip_address("127.0.0.1", 0)
 LINGER_RESET = struct.pack("ii", 1, 0)  # of SO_LINGER: the close is an RST
@@ -242,8 +242,6 @@ def refusing() -> Iterator[Address]:
 def unanswering() -> Iterator[Address]:
     """An address that does not answer: a full accept queue drops the SYN, as a blackhole does."""
     with listening_socket(backlog=0) as hole, contextlib.ExitStack() as fill:
-        for _ in range(2):
-            filler = fill.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(hole.getsockname())
+        # One is let in, and has been when this returns.
+        fill.enter_context(socket.create_connection(hole.getsockname()))
         yield address_of(hole)

@@ -12,9 +12,9 @@ import pytest
 from lbproxy.domain.endpoint import Endpoint
 from lbproxy.domain.session import EndReason, Phase
 from lbproxy.relay.contract import Outcome
+from tests.patience import WITHIN_S
 from tests.proxy.rig import (
     LINGER_RESET,
-    WITHIN_S,
     address_of,
     peers,
     receive,

@@ -7,6 +7,7 @@ import asyncio
 from lbproxy.domain.errors import RegistryError
 from lbproxy.registration.contract import Forgotten
 from lbproxy.registration.definition import Definition, Verdict
+from tests.patience import WITHIN_S
 
 
 class FakeAgent:
@@ -48,7 +49,7 @@ class FakeAgent:
 
     async def until(self, *told: tuple[str, str]) -> None:
         """Wait until the calls so far end with these."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             while tuple(self.told[-len(told) :]) != told:
                 self.news.clear()
                 await self.news.wait()

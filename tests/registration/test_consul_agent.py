@@ -20,6 +20,7 @@ from lbproxy.wire.consul import ConsulClient
 from lbproxy.wire.consul_options import ConsulAccess
 from lbproxy.wire.http import HttpClient
 from lbproxy.wire.secrets import Secret
+from tests.patience import WITHIN_S
 
 WEB = Definition("web-::1-80", "web", "::1", 80)
 WELL = Verdict("passing", "ready")
@@ -132,7 +133,7 @@ async def test_an_agent_without_manners_is_an_error_within_the_bound(
     answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consul, "STEP_WITHIN_S", 0.2)
-    async with agent(answer) as it, asyncio.timeout(5):
+    async with agent(answer) as it, asyncio.timeout(WITHIN_S):
         for call in (it.register(WEB, WELL), it.update(WEB.check_id, WELL), it.deregister(WEB.id)):
             with pytest.raises(RegistryError):
                 await call

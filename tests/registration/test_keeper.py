@@ -12,6 +12,7 @@ import pytest
 
 from lbproxy.registration.definition import Definition, Verdict
 from lbproxy.registration.keeper import Keeper
+from tests.patience import WITHIN_S
 from tests.registration.fake import FakeAgent
 
 WEB = Definition("web-1", "web", "10.0.0.5", 8080, ttl_s=3.0)
@@ -33,7 +34,7 @@ class Kept:
 async def kept() -> AsyncIterator[Kept]:
     """A keeper that runs; at the end it leaves, and must come to its end by itself."""
     it = Kept()
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
         group.create_task(it.keeper.run(), name="keeper")
         yield it
         it.agent.recover()
@@ -63,7 +64,7 @@ async def test_the_same_failure_is_said_once_and_its_end_too(caplog: pytest.LogC
         await it.agent.until(*REGISTERED)
         it.agent.fail("no route")
         before = len(it.agent.told)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(WITHIN_S):
             while len(it.agent.told) < before + 3:
                 it.agent.news.clear()
                 await it.agent.news.wait()
@@ -111,7 +112,7 @@ async def test_a_defect_ends_the_run_and_the_next_one_goes_on() -> None:
     with pytest.raises(ZeroDivisionError):
         await it.keeper.run()
     it.agent.recover()
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
         group.create_task(it.keeper.run(), name="keeper")
         await it.agent.until(*REGISTERED)
         it.keeper.leave()

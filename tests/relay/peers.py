@@ -9,11 +9,11 @@ import socket
 import struct
 from typing import Final
 
-from tests.relay.scale import WITHIN_S
+from tests.patience import WITHIN_S
 
 CHUNK_BYTES: Final = 1 << 18
 PATTERN_BYTES: Final = 1 << 24  # the generator makes less than 256 MiB at a time
-STALLED_AFTER_S: Final = 0.15
+STALLED_AFTER_S: Final = 0.4
 
 
 def pattern(size: int, seed: int = 0) -> bytes:

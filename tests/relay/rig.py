@@ -5,8 +5,11 @@ from __future__ import annotations
 import _socket
 import asyncio
 import itertools
+import select
 import socket
+import struct
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -22,12 +25,13 @@ from lbproxy.relay.contract import (
     Outcome,
     Relay,
     RelayOptions,
+    RelayStatistics,
     SessionView,
     Socket,
 )
+from tests.patience import WITHIN_S
 from tests.relay.implementations import Factory
 from tests.relay.peers import Peer
-from tests.relay.scale import WITHIN_S
 
 Kind = Literal["inet", "inet6", "unix"]
 Legs = tuple[Kind, Kind]
@@ -70,6 +74,13 @@ class Listener:
         sock.setblocking(False)
         sock.connect_ex(self.sock.getsockname())
         return sock
+
+    def is_full(self) -> bool:
+        """Whether the queue of a TCP listener takes nobody any more. Of a listening socket, TCP_INFO tells how many wait to be accepted,
+        and how many may, where it else counts segments (`tcpi_unacked` and `tcpi_sacked`)."""
+        told = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+        waiting, most = struct.unpack_from("=II", told, 24)
+        return bool(waiting > most)
 
     def accept(self) -> Peer:
         self.sock.settimeout(WITHIN_S)
@@ -123,14 +134,13 @@ class Rig:
         """A listener whose queue is full, and a socket that is connecting to it and gets no answer (until the queue is
         emptied and the kernel sends its next SYN, about a second after the first)."""
         listener = self.listener(backlog=0)
-        for _ in range(8):
-            sock = listener.dial()
-            try:
-                sock.getpeername()
-            except OSError:
-                return listener, bare(sock)
-            self._opened.append(Peer(sock))
-        raise AssertionError("the accept queue takes everybody")
+        deadline = time.monotonic() + WITHIN_S
+        # The kernel says when: that a dial has not been answered yet is no sign of it.
+        while not listener.is_full():
+            filler = self.keep(Peer(listener.dial()))
+            assert select.select([], [filler.sock], [], WITHIN_S)[1]
+            assert time.monotonic() < deadline, "the accept queue takes everybody"
+        return listener, bare(listener.dial())
 
     def client(self, kind: Kind = "inet") -> tuple[Peer, Socket]:
         """A client, and the proxy's end of its connection."""
@@ -188,12 +198,11 @@ class Rig:
 
     async def stalled(self) -> None:
         """Wait until the relay holds bytes and no longer moves any: one with threads may be in the middle of it."""
-        before = None
+        looks: list[RelayStatistics] = []
 
         def unmoved() -> bool:
-            nonlocal before
-            before, now = self.relay.statistics(), before
-            return now == before and before.pending_bytes > 0
+            looks.append(self.relay.statistics())
+            return len(looks) > 10 and looks[-1].pending_bytes > 0 and looks[-11:] == [looks[-1]] * 11
 
         await self.until(unmoved)
 

@@ -7,9 +7,6 @@ from typing import Final, TypeVar
 
 FULL: Final = os.environ.get("LBPROXY_CONFORMANCE") == "full"
 
-# A hang's bound, not an expectation.
-WITHIN_S: Final = 60.0 if FULL else 10.0
-
 Size = TypeVar("Size", int, float)
 
 KIB: Final = 1024

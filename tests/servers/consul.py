@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from tests.patience import WITHIN_S
 from tests.servers.ports import ReservedPort
 from tests.servers.process import Server
 from tests.servers.programs import require
 
-LEADER_WITHIN_S: Final = 20.0  # a hang's bound: one agent has a leader in 0.3 s, three in 2 s
-ASK_WITHIN_S: Final = 5.0
 ROOT_TOKEN: Final = "root-tok"
 # `-grpc-port -1` and the second address families leave nothing on a port that was not reserved.
 PORTS: Final = ("http", "dns", "serf_lan", "serf_wan", "server")
@@ -103,10 +102,10 @@ class Consul:
         connection: http.client.HTTPConnection
         if self._tls is not None:
             connection = http.client.HTTPSConnection(
-                "127.0.0.1", self.port, timeout=ASK_WITHIN_S, context=self._tls
+                "127.0.0.1", self.port, timeout=WITHIN_S, context=self._tls
             )
         else:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ASK_WITHIN_S)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WITHIN_S)
         try:
             text = raw if body is None else json.dumps(body)
             headers = {"X-Consul-Token": self._token} if self._token else {}
@@ -131,7 +130,7 @@ class Consul:
     def wait_for_leader(self) -> None:
         """Wait until there is a leader that has taken the node in: until then every service of it changes once more, by the node's own
         check."""
-        deadline = time.monotonic() + LEADER_WITHIN_S
+        deadline = time.monotonic() + WITHIN_S
         while not self.has_leader() or not self._is_taken_in():
             assert self.server is not None
             if self.server._ended_within(10):
@@ -147,7 +146,7 @@ class Consul:
 
     def wait_for_acls(self) -> None:
         """Wait until the token may do something: ACLs come a moment after the leader."""
-        deadline = time.monotonic() + LEADER_WITHIN_S
+        deadline = time.monotonic() + WITHIN_S
         while True:
             try:
                 self.ask("GET", "/v1/acl/tokens")

@@ -12,6 +12,7 @@ import dns.query
 import dns.rcode
 import dns.update
 
+from tests.patience import WITHIN_S
 from tests.servers.ports import ReservedPort
 from tests.servers.process import Server
 from tests.servers.programs import require
@@ -20,7 +21,6 @@ ZONE: Final = "example.test."
 BROKEN_ZONE: Final = "broken.test."
 """Configured, and without a file: every question about it is a SERVFAIL. What lies in no zone is REFUSED."""
 
-_UPDATE_WITHIN_S: Final = 5.0
 _NEGATIVE_TTL: Final = 1
 
 _CONFIG: Final = """
@@ -99,7 +99,7 @@ class Knot:
         for value in values:
             update.add(name, ttl, kind, value)
         host, port = self.address
-        answer = dns.query.tcp(update, host, port=port, timeout=_UPDATE_WITHIN_S)
+        answer = dns.query.tcp(update, host, port=port, timeout=WITHIN_S)
         assert answer.rcode() == dns.rcode.NOERROR, dns.rcode.to_text(answer.rcode())
 
 

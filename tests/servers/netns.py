@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tests.patience import WITHIN_S
 from tests.servers.process import Server
 from tests.servers.programs import missing, require, require_root
 
-COMMAND_WITHIN_S = 20.0
 CLONE_NEWNET = 0x40000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -44,7 +44,7 @@ class Namespace:
             text=True,
             capture_output=True,
             check=False,
-            timeout=COMMAND_WITHIN_S,
+            timeout=WITHIN_S,
         )
         if check and done.returncode:
             error = subprocess.CalledProcessError(done.returncode, list(command), done.stdout, done.stderr)

@@ -13,6 +13,7 @@ import dns.message
 import dns.query
 import pytest
 
+from tests.patience import WITHIN_S
 from tests.servers import programs
 from tests.servers.consul import Consul
 from tests.servers.fixtures import StartServer
@@ -47,11 +48,11 @@ NGINX_STREAM = "server {{ listen 127.0.0.1:@front@; proxy_pass 127.0.0.1:{upstre
 
 
 def exchange_through(port: int, upstream: socket.socket) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=WITHIN_S) as client:
         client.sendall(b"hello")
         accepted, _ = upstream.accept()
         with accepted:
-            accepted.settimeout(5)
+            accepted.settimeout(WITHIN_S)
             assert accepted.recv(5, socket.MSG_WAITALL) == b"hello"
 
 
@@ -62,14 +63,14 @@ def test_tcp_proxy_forwards_to_the_tests_own_upstream(
 ) -> None:
     start: StartServer = request.getfixturevalue(fixture)
     with socket.create_server(("127.0.0.1", 0)) as upstream:
-        upstream.settimeout(5)
+        upstream.settimeout(WITHIN_S)
         server = start(config.format(upstream=upstream.getsockname()[1]))
         exchange_through(server.ports["front"], upstream)
 
 
 def test_nginx_answers_http(nginx_http: StartServer) -> None:
     server = nginx_http("server { listen 127.0.0.1:@web@; return 200 'from nginx'; }")
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WITHIN_S)
     connection.request("GET", "/")
     with connection.getresponse() as response:
         assert (response.status, response.read()) == (200, b"from nginx")
@@ -86,7 +87,7 @@ def test_knot_tells_what_was_set_and_forgets_it_when_it_starts_again(knot: Knot)
     def addresses() -> list[str]:
         host, port = knot.address
         query = dns.message.make_query(f"web.{ZONE}", "A")
-        answer = dns.query.udp(query, host, timeout=5, port=port).answer
+        answer = dns.query.udp(query, host, timeout=WITHIN_S, port=port).answer
         return [record.to_text() for rrset in answer for record in rrset]
 
     knot.set("web", "A", "10.0.0.1", "10.0.0.2")
@@ -126,9 +127,9 @@ def test_consul_with_acls_gives_tokens_their_rights(consul_with_acls: Consul) ->
 def test_no_connection_is_made_to_find_out_whether_a_server_listens(tmp_path: Path) -> None:
     with serve([sys.executable, "-c", LISTENER, "@one@"], tmp_path) as server:
         assert server.process.poll() is None
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=WITHIN_S) as client:
             own_port = client.getsockname()[1]
-            assert server.wait(5) == 0
+            assert server.wait(WITHIN_S) == 0
     assert str(own_port) in server.output()
 
 
@@ -170,7 +171,7 @@ def test_namespace_has_its_own_loopback_ports(netns: Namespace) -> None:
         port = outside.getsockname()[1]
         server = netns.serve([sys.executable, "-c", LISTENER, str(port)], {"same": port})
         reached = netns.run([str(programs.require("curl")), "-s", f"telnet://127.0.0.1:{port}"], check=False)
-        assert server.wait(5) == 0, reached.stderr
+        assert server.wait(WITHIN_S) == 0, reached.stderr
     assert "127.0.0.1" in server.output()
 
 
@@ -178,7 +179,7 @@ def test_namespace_redirects_by_its_own_rules(netns: Namespace) -> None:
     netns.nft(REDIRECT)
     server = netns.serve([sys.executable, "-c", LISTENER, "8081"], {"front": 8081})
     netns.run([str(programs.require("curl")), "-s", "telnet://127.0.0.1:81"], check=False)
-    assert server.wait(5) == 0
+    assert server.wait(WITHIN_S) == 0
     with pytest.raises(subprocess.CalledProcessError):
         netns.nft("not a rule")
 

@@ -15,13 +15,13 @@ from typing import Self
 import pytest
 
 from tests.e2e.conftest import Start, start
+from tests.patience import WITHIN_S
 from tests.relay.scale import FULL
 
 __all__ = ["Start", "start"]
 
 ROOT = Path(__file__).resolve().parents[2]
-WORK_WITHIN_S = 900.0 if FULL else 60.0
-LINE_WITHIN_S = 20.0
+WORK_WITHIN_S = 900.0 if FULL else 120.0
 
 
 class Load:
@@ -40,7 +40,7 @@ class Load:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._stdin, self._stdout = self.process.stdin, self.process.stdout
-        self.port = int(self._line(LINE_WITHIN_S)) if role.startswith("upstream") else 0
+        self.port = int(self._line(WITHIN_S)) if role.startswith("upstream") else 0
 
     def _line(self, within_s: float) -> str:
         assert select.select([self._stdout], [], [], within_s)[0], f"{self._role} says nothing"
@@ -49,13 +49,13 @@ class Load:
     def counts(self) -> dict[str, int]:
         self._stdin.write("\n")
         self._stdin.flush()
-        return dict(json.loads(self._line(LINE_WITHIN_S)))
+        return dict(json.loads(self._line(WITHIN_S)))
 
     def done(self) -> dict[str, int]:
         """Its counts. One that stays is told to end."""
         self._stdin.close()
         line = self._line(WORK_WITHIN_S)
-        assert self.process.wait(LINE_WITHIN_S) == 0, f"{self._role} saw a wrong byte"
+        assert self.process.wait(WITHIN_S) == 0, f"{self._role} saw a wrong byte"
         return dict(json.loads(line))
 
     def __enter__(self) -> Self:

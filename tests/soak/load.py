@@ -23,10 +23,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from tests.patience import WITHIN_S
+
 NOISE: Final = random.Random(1).randbytes(1 << 20)
 HEAD: Final = struct.Struct("!Q")
 CHUNK_BYTES: Final = 65536
-WITHIN_S: Final = 60.0
 RESET: Final = struct.pack("ii", 1, 0)
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lbproxy.wire.systemd import InheritError, Notifier, inherited
+from tests.patience import WITHIN_S
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -153,7 +154,7 @@ def activate(descriptors: Sequence[int], names: str) -> object:
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=WITHIN_S,
     )
     return json.loads(done.stdout)
 

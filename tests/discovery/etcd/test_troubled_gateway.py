@@ -21,8 +21,8 @@ from lbproxy.discovery.etcd.options import EtcdOptions
 from lbproxy.discovery.etcd.registry import EtcdRegistry
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.http import HttpClient
+from tests.patience import WITHIN_S
 
-WITHIN_S = 10.0
 HEADER = {"cluster_id": "1", "member_id": "1", "revision": "7", "raft_term": "2"}
 CREATED = {"result": {"header": HEADER, "created": True}}
 
@@ -141,7 +141,7 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 @asynccontextmanager
 async def following(server: Gateway, **options: Any) -> AsyncIterator[EtcdRegistry]:
-    given = EtcdOptions("/web/", (server.url,), timeout_s=2.0)
+    given = EtcdOptions("/web/", (server.url,), timeout_s=20.0)
     http = HttpClient()
     registry = EtcdRegistry(replace(given, **options), http, time.monotonic, random.Random(1))
     try:

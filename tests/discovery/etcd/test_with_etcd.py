@@ -22,11 +22,11 @@ from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.http import HttpClient
 from lbproxy.wire.secrets import Secret
 from lbproxy.wire.tls_options import TlsOptions
+from tests.patience import WITHIN_S
 from tests.servers.certificates import Authority
 from tests.servers.etcd import Etcd, etcd_cluster
 from tests.servers.etcd import etcd as run_etcd
 
-WITHIN_S = 10.0
 PREFIX = "/services/web/"
 
 pytestmark = pytest.mark.foreign
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.foreign
 @asynccontextmanager
 async def following(etcd: Etcd | str, **options: Any) -> AsyncIterator[EtcdRegistry]:
     address = etcd if isinstance(etcd, str) else etcd.url
-    given = EtcdOptions(PREFIX, (address,), timeout_s=2.0)
+    given = EtcdOptions(PREFIX, (address,), timeout_s=20.0)
     http = HttpClient()
     registry = EtcdRegistry(replace(given, **options), http, time.monotonic, random.Random(1))
     try:

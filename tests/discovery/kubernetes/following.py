@@ -15,13 +15,12 @@ from lbproxy.discovery.kubernetes.options import KubernetesOptions
 from lbproxy.discovery.kubernetes.registry import KubernetesRegistry
 from lbproxy.wire.http import HttpClient
 from tests.discovery.kubernetes.api_server import ApiServer
-
-WITHIN_S = 10.0
+from tests.patience import WITHIN_S
 
 
 @asynccontextmanager
 async def following(server: ApiServer, **options: Any) -> AsyncIterator[KubernetesRegistry]:
-    given = KubernetesOptions("web", "shop", address=server.url, timeout_s=2.0)
+    given = KubernetesOptions("web", "shop", address=server.url, timeout_s=20.0)
     http = HttpClient()
     registry = KubernetesRegistry(replace(given, **options), http, time.monotonic, random.Random(1))
     try:

@@ -14,6 +14,7 @@ from lbproxy.discovery.zookeeper.options import ZooKeeperOptions
 from lbproxy.discovery.zookeeper.registry import ZooKeeperRegistry
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.secrets import Secret
+from tests.patience import WITHIN_S
 from tests.servers.ports import ReservedPort
 
 TIMEOUT_S = 0.5
@@ -66,7 +67,7 @@ def registry(port: int) -> ZooKeeperRegistry:
 
 @pytest.mark.parametrize("talk", [silent, closing, http, noise])
 async def test_what_is_no_zookeeper_is_an_error_in_a_bounded_time(talk: Talk) -> None:
-    async with serving(talk) as port, asyncio.timeout(TIMEOUT_S + 4):
+    async with serving(talk) as port, asyncio.timeout(WITHIN_S):
         asked = registry(port)
         with pytest.raises(RegistryError, match=f"127.0.0.1:{port} /web: "):
             await asked.next()

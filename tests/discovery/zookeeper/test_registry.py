@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -24,14 +23,13 @@ from lbproxy.wire.secrets import Secret
 from lbproxy.wire.tls_options import TlsOptions
 from tests.discovery.zookeeper.instances import instances, process_with_node
 from tests.discovery.zookeeper.test_children import CURATOR
+from tests.patience import WITHIN_S
 from tests.servers.process import Server, serve
 from tests.servers.programs import require
 from tests.servers.restartable import Restartable
 from tests.servers.zookeeper import restartable, zookeeper
 
-pytestmark = [pytest.mark.foreign, pytest.mark.slow, pytest.mark.timeout(120)]
-
-WITHIN_S = 40.0  # a hang's bound
+pytestmark = [pytest.mark.foreign, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -109,16 +107,14 @@ async def test_a_path_that_comes_with_the_first_and_goes_after_the_last(server: 
 
 
 async def test_an_instance_that_dies_is_gone_with_its_session(server: Server, path: str) -> None:
-    async with registry(server.port, path) as asked:
+    async with registry(server.port, path, 2 * WITHIN_S) as asked:
         process = await asyncio.to_thread(process_with_node, server.port, f"{path}/10.0.0.9:80", 1.0)
         try:
             await until(asked, "10.0.0.9:80")
         finally:
             process.kill()
             await asyncio.to_thread(process.wait)
-        began = time.monotonic()
-        await until(asked)
-        assert time.monotonic() - began < 5
+        await until(asked)  # long before a session of ours would end
 
 
 async def test_nobody_is_missed_while_many_come_and_go(server: Server, path: str) -> None:
@@ -247,7 +243,7 @@ async def test_a_server_that_is_away_for_long_is_an_error_and_is_found_again(own
             await until(asked, "10.0.0.1:80")
         await own.stop()
         for _ in range(2):
-            async with asyncio.timeout(1.0 + 4.0):
+            async with asyncio.timeout(WITHIN_S):
                 with pytest.raises(RegistryError, match="refused"):
                     await asked.next()
         await own.start()
@@ -279,10 +275,9 @@ async def test_a_server_that_is_stopped_is_an_error_and_when_it_goes_on_it_is_re
             await until(asked, "10.0.0.1:80")
         own.server.signal(signal.SIGSTOP)
         try:
-            began = time.monotonic()
-            with pytest.raises(RegistryError):
-                await asked.next()
-            assert time.monotonic() - began < 8
+            async with asyncio.timeout(WITHIN_S):
+                with pytest.raises(RegistryError):
+                    await asked.next()
         finally:
             own.server.signal(signal.SIGCONT)
         assert (await _after_errors(asked)).candidates == (Candidate("10.0.0.1", 80),)

@@ -8,10 +8,12 @@ import time
 import pytest
 
 from lbproxy.domain.session import EndReason
+from tests.patience import WITHIN_S
 from tests.relay.peers import Peer, pattern, pause
 from tests.relay.resident import resident_bytes
 from tests.relay.rig import LEGS, TCP, Legs, Rig, Session
-from tests.relay.scale import KIB, MIB, WITHIN_S, scaled
+from tests.relay.scale import KIB, MIB, scaled
+from tests.relay.timing import at_percent, some_within
 
 pytestmark = pytest.mark.both_loops
 
@@ -51,13 +53,17 @@ async def test_slow_readers_do_not_slow_the_others(rig: Rig) -> None:
                 break
             await asyncio.sleep(0)
     session = rig.open()
-    took = []
-    for _ in range(100):
-        before = time.perf_counter()
-        await session.client.send(b"ping")
-        assert await session.upstream.receive_exactly(4) == b"ping"
-        took.append(time.perf_counter() - before)
-    assert sorted(took)[90] < 0.05
+
+    async def attempt() -> float:
+        took = []
+        for _ in range(100):
+            before = time.perf_counter()
+            await session.client.send(b"ping")
+            assert await session.upstream.receive_exactly(4) == b"ping"
+            took.append(time.perf_counter() - before)
+        return at_percent(90, took)
+
+    await some_within(0.05, attempt)
     for stalled in slow:
         stalled.client.reset()
 
@@ -80,7 +86,6 @@ async def test_busy_session_gives_way_to_small_ones(rig: Rig) -> None:
     """E6, scaled from 100 mice to 10; 5 ms, with the suite's tolerance"""
     elephant = rig.open()
     mice = [rig.open() for _ in range(scaled(100, 10))]
-    took: list[float] = []
     done = asyncio.Event()
     block = bytes(MIB)
 
@@ -89,17 +94,21 @@ async def test_busy_session_gives_way_to_small_ones(rig: Rig) -> None:
             await elephant.client.send(block)
         elephant.client.fin()
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(run_elephant(), name="elephant sends")
-        group.create_task(elephant.upstream.gone(), name="elephant reads")
+    async def attempt() -> float:
+        took: list[float] = []
         for _ in range(10):
             for mouse in mice:
                 before = time.perf_counter()
                 await mouse.client.send(b"squeak")
                 assert await mouse.upstream.receive_exactly(6) == b"squeak"
                 took.append(time.perf_counter() - before)
+        return at_percent(90, took)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run_elephant(), name="elephant sends")
+        group.create_task(elephant.upstream.gone(), name="elephant reads")
+        await some_within(0.05, attempt)
         done.set()
-    assert sorted(took)[len(took) * 90 // 100] < 0.05
     assert rig.relay.statistics().yields > 0
 
 

@@ -6,14 +6,16 @@ import _socket
 import asyncio
 import errno
 import socket
+import time
 
 import pytest
 
 from lbproxy.domain.session import EndReason, Phase
 from lbproxy.relay.contract import Socket
 from tests.relay.peers import Peer, pattern, readable_now
-from tests.relay.rig import LEGS, TCP, Legs, Listener, Rig, bare
+from tests.relay.rig import LEGS, TCP, Legs, Listener, Rig, Session, bare
 from tests.relay.scale import KIB
+from tests.relay.timing import some_within
 
 pytestmark = pytest.mark.both_loops
 
@@ -34,10 +36,17 @@ def refused() -> Socket:
 @every_leg
 async def test_banner_of_a_server_that_speaks_first(rig: Rig, legs: Legs) -> None:
     """D5: 50 ms, with the suite's tolerance"""
-    session = rig.open(legs)
-    await session.upstream.send(b"220 x\r\n")
-    async with asyncio.timeout(0.5):
-        assert await session.client.receive_exactly(7) == b"220 x\r\n"
+    sessions: list[Session] = []
+
+    async def attempt() -> float:
+        sessions.append(rig.open(legs))
+        began = time.monotonic()
+        await sessions[-1].upstream.send(b"220 x\r\n")
+        assert await sessions[-1].client.receive_exactly(7) == b"220 x\r\n"
+        return time.monotonic() - began
+
+    await some_within(0.5, attempt)
+    session = sessions[-1]
     await rig.until(lambda: rig.view(session).received_bytes == 7)
     view = rig.view(session)
     assert (view.sent_bytes, view.phase) == (0, Phase.RELAY)
@@ -52,8 +61,10 @@ async def test_banner_of_a_server_that_speaks_first(rig: Rig, legs: Legs) -> Non
 async def test_nothing_is_read_from_the_client_before_the_upstream_is_connected(rig: Rig) -> None:
     """D6: the SYN is answered when it is repeated, after a second."""
     client, client_end = rig.client()
+    before_the_syn = time.monotonic()
     listener, dialing = rig.full_listener()
     number = rig.submit(client_end, dialing)
+    submitted = time.monotonic()
     data = pattern(64 * KIB)
     await client.send(data)
     assert rig.relay.statistics().pending_bytes == 0
@@ -61,7 +72,7 @@ async def test_nothing_is_read_from_the_client_before_the_upstream_is_connected(
     assert (view.phase, view.sent_bytes) == (Phase.CONNECT, 0)
     fillers = [rig.keep(listener.accept())]
     connected = await rig.connected(number)
-    assert connected.connect_s > 0.3
+    assert connected.connect_s > 0.9 - (submitted - before_the_syn)
     upstream = await accept_the_one_that_speaks(rig, listener, fillers)
     assert await upstream.receive_exactly(len(data)) == data
     client.close()
@@ -125,7 +136,7 @@ async def test_connect_without_an_answer_times_out(rig: Rig) -> None:
     _, dialing = rig.full_listener()
     number = rig.submit(client_end, dialing, connect_timeout_ms=200, idle_timeout_ms=50)
     outcome = await rig.ended(number, EndReason.CONNECT_TIMEOUT)
-    assert 0.2 <= outcome.total_s < 2
+    assert 0.2 <= outcome.total_s < 4.5  # where all others have five seconds
     assert outcome.phase is Phase.CONNECT
     assert outcome.client is not None
     assert outcome.client.recv(100) == b"waiting"

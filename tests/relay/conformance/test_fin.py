@@ -118,20 +118,20 @@ async def test_half_closed_session_without_a_byte_is_closed(rig: Rig, legs: Legs
     session.client.fin()
     outcome = await rig.ended(session, EndReason.HALF_CLOSE_TIMEOUT)
     assert outcome.phase is Phase.HALF_CLOSED
-    assert 0.2 <= outcome.total_s < 2
+    assert 0.2 <= outcome.total_s < 5
     assert await session.client.receive_all() == b""
     assert await session.upstream.receive_all() == b""
 
 
 async def test_half_closed_session_lives_while_bytes_move(rig: Rig) -> None:
-    """B8, scaled from 1 B/s for 5 s under 2 s to 1 B/0.1 s for 1.2 s under 600 ms"""
-    session = rig.open(half_close_timeout_ms=600)
+    """B8, scaled from 1 B/s for 5 s under 2 s to 1 B/0.1 s for 3 s under 2 s"""
+    session = rig.open(half_close_timeout_ms=2000)
     session.client.fin()
-    for _ in range(12):
+    for _ in range(30):
         await session.upstream.send(b".")
         await pause(0.1)
     session.upstream.close()
-    assert await session.client.receive_all() == b"." * 12
+    assert await session.client.receive_all() == b"." * 30
     await rig.ended(session, EndReason.CLIENT_EOF)
 
 

@@ -14,11 +14,12 @@ from lbproxy.domain.session import EndReason, Phase
 from lbproxy.relay.contract import KEEPALIVE_AFTER_MS, Keepalive
 from tests.relay.peers import pause
 from tests.relay.rig import LEGS, TCP, Legs, Rig, Session
-from tests.relay.scale import MIB, scaled
+from tests.relay.scale import MIB
+from tests.relay.timing import some_within
 
 pytestmark = pytest.mark.both_loops
 
-LATE_S = 2.0
+LATE_S = 5.0
 
 
 @pytest.mark.parametrize("legs", [TCP, LEGS["unix"]], ids=["tcp", "unix"])
@@ -51,18 +52,16 @@ async def test_limits_of_ten_years_are_taken(rig: Rig) -> None:
 
 async def test_idle_limit_is_met_without_other_work(rig: Rig) -> None:
     """F1: the case's own bound, 200 to 400 ms, met by one of several tries (a busy machine may spoil some)."""
-    took = []
-    for _ in range(10):
-        outcome = await rig.ended(rig.open(idle_timeout_ms=200), EndReason.IDLE_TIMEOUT)
-        took.append(outcome.total_s)
-        if took[-1] < 0.4:
-            return
-    pytest.fail(f"never within 400 ms: {took}")
+
+    async def attempt() -> float:
+        return (await rig.ended(rig.open(idle_timeout_ms=200), EndReason.IDLE_TIMEOUT)).total_s
+
+    await some_within(0.4, attempt)
 
 
 async def test_idle_session_with_stuck_bytes_is_reset(rig: Rig) -> None:
     """F2: a FIN would make the truncated stream look whole."""
-    session = rig.open(idle_timeout_ms=600)
+    session = rig.open(idle_timeout_ms=2000)
     taken = await session.client.fill(bytes(16 * MIB))
     assert taken < 16 * MIB
     await rig.ended(session, EndReason.IDLE_TIMEOUT)
@@ -70,9 +69,9 @@ async def test_idle_session_with_stuck_bytes_is_reset(rig: Rig) -> None:
 
 
 async def test_trickle_keeps_a_session_alive(rig: Rig) -> None:
-    """F3: 1 B each 150 ms for 2 s under 200 ms; scaled to 600 ms and 1.5 s, so that a busy machine does not interfere"""
-    session = rig.open(idle_timeout_ms=600)
-    for number in range(scaled(20, 10)):
+    """F3: 1 B each 150 ms for 2 s under 200 ms; scaled to 3 s under 2 s, so that a busy machine does not interfere"""
+    session = rig.open(idle_timeout_ms=2000)
+    for number in range(20):
         peers = (session.client, session.upstream)
         await peers[number % 2].send(b".")
         await pause(0.15)
@@ -82,7 +81,7 @@ async def test_trickle_keeps_a_session_alive(rig: Rig) -> None:
 
 async def test_session_ends_at_its_longest_duration(rig: Rig) -> None:
     """F4"""
-    session = rig.open(max_duration_ms=500, idle_timeout_ms=400)
+    session = rig.open(max_duration_ms=500, idle_timeout_ms=60_000)
     for _ in range(2):
         await session.client.send(b"busy")
         await pause(0.15)
@@ -162,17 +161,20 @@ async def stand_still(rig: Rig, seconds: float, meanwhile: Callable[[], None]) -
 
 
 async def test_bytes_that_arrived_during_a_pause_of_the_process_count(rig: Rig) -> None:
-    """F9: SIGSTOP for 5 s, scaled to an event loop that stands still for 0.6 s under an idle limit of 400 ms"""
-    spoke = [rig.open(idle_timeout_ms=400) for _ in range(100)]
-    silent = [rig.open(idle_timeout_ms=400) for _ in range(20)]
+    """F9: SIGSTOP for 5 s, scaled to an event loop that stands still for 2.5 s under an idle limit of 2 s"""
+    spoke = [rig.open(idle_timeout_ms=2000) for _ in range(100)]
+    silent = [rig.open(idle_timeout_ms=2000) for _ in range(20)]
     for session in spoke + silent:
         await rig.connected(session)
+    for session in spoke:  # to open so many takes a while
+        await session.client.send(b"!")
+        assert await session.upstream.receive_exactly(1) == b"!"
 
     def speak() -> None:
         for session in spoke:
             assert session.client.sock.send(b"in time") == 7
 
-    await stand_still(rig, 0.6, speak)
+    await stand_still(rig, 2.5, speak)
     for session in spoke:
         assert await session.upstream.receive_exactly(7) == b"in time"
     for session in silent + spoke:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import pytest
 
 from lbproxy.domain.session import EndReason
+from tests.patience import WITHIN_S
 from tests.relay.peers import pattern, pause
 from tests.relay.rig import Rig
-from tests.relay.scale import MIB, WITHIN_S, scaled
+from tests.relay.scale import MIB, scaled
+from tests.relay.timing import at_percent, some_within
 
 pytestmark = pytest.mark.both_loops
 
@@ -118,10 +121,17 @@ def small_buffers(sock: socket.socket) -> None:
 
 
 async def test_small_pieces_are_not_held_back(rig: Rig) -> None:
-    """G9: 20 ms, with the suite's tolerance"""
+    """G9: 20 ms, for most of them"""
     session = rig.open()
-    for number in range(scaled(100, 30)):
-        await session.upstream.send(pattern(100, number))
-        async with asyncio.timeout(0.2):
+
+    async def attempt() -> float:
+        took = []
+        for number in range(scaled(100, 30)):
+            before = time.perf_counter()
+            await session.upstream.send(pattern(100, number))
             assert await session.client.receive_exactly(100) == pattern(100, number)
-        await pause(0.01)
+            took.append(time.perf_counter() - before)
+            await pause(0.01)
+        return at_percent(90, took)
+
+    await some_within(0.02, attempt)

@@ -376,11 +376,11 @@ static ssize_t slow_recv(int fd, void *to, size_t size, int flags)
     return recv(fd, to, size, flags);
 }
 
-static void busy_case(int sessions, long slowness_ms)
+static void busy_case(int sessions, long slowness_ms, unsigned beat_ms, long pause_ms)
 {
     struct calls calls = kernel_calls;
-    struct engine_options options = {.threads = 1, .last_port = 65535, .beat_ms = 50, .missed_beats = 5};
-    struct timespec pause = {.tv_nsec = 800000000};
+    struct engine_options options = {.threads = 1, .last_port = 65535, .beat_ms = beat_ms, .missed_beats = 5};
+    struct timespec pause = {.tv_sec = pause_ms / 1000, .tv_nsec = pause_ms % 1000 * 1000000};
     struct engine_submit limits = {.client_unix = true, .upstream_unix = true};
     uint64_t handle;
     slowness.tv_nsec = slowness_ms * 1000000;
@@ -433,7 +433,7 @@ static void stall_case(void)
     fflush(stdout);
     getchar();
     hang(engine, upstream);
-    sleep(20);
+    sleep(50);
     exit(4);
 }
 
@@ -472,9 +472,9 @@ int main(int count, char **arguments)
         stopped_case();
     if (count == 2 && (strcmp(arguments[1], "--busy") == 0 || strcmp(arguments[1], "--slow") == 0)) {
         if (arguments[1][2] == 'b')
-            busy_case(60, 10);
+            busy_case(60, 10, 50, 800);
         else
-            busy_case(6, 70); /* two reads a session: three looks */
+            busy_case(4, 280, 200, 2200); /* two reads a session: three looks */
         return 0;
     }
     if (count == 2 && strcmp(arguments[1], "--pause") == 0) {

@@ -31,4 +31,4 @@ export LD_PRELOAD
 # What the process holds, and what it spends, says nothing here: the sanitizers take a multiple of it.
 [ $# -gt 0 ] || set -- -n "${WORKERS:-auto}" tests/relay/conformance tests/relay/native/test_doorway.py tests/relay/native/test_scarce.py \
     -k "native and not sender_is_stopped and not take_no_memory and not busy_session and not cost_little"
-exec "$python" -m pytest -q -p no:cacheprovider -o timeout=180 "$@"
+exec "$python" -m pytest -q -p no:cacheprovider -o timeout=900 "$@"

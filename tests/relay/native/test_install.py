@@ -19,7 +19,7 @@ from tests.e2e.peers import accept, connect, listen, read_to_end
 from tests.e2e.program import config, program
 from tests.relay.native.test_build import ROOT, source_tree
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.alone("installed")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.alone("installed")]
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 PINNED = [
@@ -32,7 +32,7 @@ class Environment:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=240)
         self.pip("--require-hashes", *PINNED)
 
     def pip(self, *words: str | Path, **environ: str) -> None:
@@ -70,10 +70,10 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The source distribution, and the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("dist")
     build: list[str | Path] = [sys.executable, "setup.py", "-q", "sdist", "-d", folder]
-    subprocess.run(build, check=True, capture_output=True, cwd=source_tree(folder), timeout=120)
+    subprocess.run(build, check=True, capture_output=True, cwd=source_tree(folder), timeout=240)
     (source,) = folder.glob("*.tar.gz")
     pip: list[str | Path] = [*PIP, "wheel", "--no-build-isolation", "--no-deps", "-w", folder, source]
-    subprocess.run(pip, check=True, capture_output=True, timeout=120)
+    subprocess.run(pip, check=True, capture_output=True, timeout=240)
     (wheel,) = folder.glob("*.whl")
     return {"sdist": source, "wheel": wheel}
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.patience import WITHIN_S
+
 # A number above 256 is memory of its own.
 SETTING = """
 import os, resource, socket, struct, sys
@@ -129,7 +131,11 @@ os._exit(0)
 
 def run(script: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SETTING + script], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", SETTING + script],
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

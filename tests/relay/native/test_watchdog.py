@@ -18,16 +18,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import WITHIN_S
 from tests.relay.native.test_driver import build, run
 
 pytestmark = [
     pytest.mark.skipif(
         shutil.which("cc") is None and not os.environ.get("CI"), reason="there is no C compiler"
     ),
-    pytest.mark.timeout(180),  # it compiles first
 ]
-
-WITHIN_S = 20.0
 
 
 @pytest.fixture(scope="module")
