@@ -61,6 +61,9 @@ class StartError(Exception):
 # ten thousand entries made it look through everything every seventh time, which held the loop for 25 ms; with these, not once in 60 answers.
 COLLECTIONS: Final = (2000, 5, 100)
 
+# What a reload took away and sessions still use: how long after their end its name may be shown.
+LOOK_AGAIN_S: Final = 1.0
+
 
 class Application:
     """One run of the proxy. `reread` reads the configuration again, in a thread; it raises `config.load.ConfigError`.
@@ -182,7 +185,8 @@ class Application:
             self._effects(effects)
             if next_due is not None:
                 due.append(next_due)
-        self.running.forget_departed()
+        if self.running.forget_departed():
+            due.append(now + LOOK_AGAIN_S)
         if due:
             self._timer = loop.call_at(max(min(due), now + 0.01), self._advance)
 
