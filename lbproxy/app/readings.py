@@ -42,7 +42,7 @@ def read(running: Running, build: Mapping[str, str], registrations: Iterable[Kee
                 name,
                 upstream.pool.connect_duration,
                 upstream.pool.attempts,
-                0,  # sessions wait only from the stage on that lets them
+                upstream.pool.waiting,
                 (read_endpoint(running, endpoint) for endpoint in upstream.pool.endpoints()),
                 [_source(source) for source in upstream.sources],
             )

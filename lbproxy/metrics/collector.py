@@ -140,7 +140,7 @@ def _upstreams(reading: Reading) -> Iterator[Family]:
     yield _family(
         "lbproxy_sessions_waiting",
         "gauge",
-        "Sessions that wait for an endpoint.",
+        "Sessions that wait before they are dialled for again.",
         ((labels, one.waiting) for labels, one in upstreams),
     )
 

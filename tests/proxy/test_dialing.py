@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from lbproxy.domain.address import ip_address
 from lbproxy.domain.errors import ConnectFailure
 from lbproxy.domain.membership import Member, Membership
-from lbproxy.domain.session import EndReason, Phase, Rejection
+from lbproxy.domain.session import EndReason, Phase, Rejection, State
 from lbproxy.proxy.options import ConnectOptions, ListenerOptions, TcpOptions, Timeouts
 from tests.proxy.rig import (
+    LINGER_RESET,
+    WITHIN_S,
     address_of,
     listening_socket,
     peers,
@@ -117,6 +120,31 @@ async def test_a_single_endpoint_that_comes_back_within_the_pause_serves_the_cli
         [ended] = await rig.until_ended(1)
         assert ended.attempts >= 2
         assert rig.pool.endpoints()[0].failure_streak == 0
+
+
+async def test_who_pauses_between_two_dials_is_counted_and_leaves_when_reset_or_drained() -> None:
+    connect = ConnectOptions(attempts=100, budget_s=60)
+    async with running() as rig:
+        with refusing() as address:
+            rig.start([address], connect=connect)
+            for by_client in (True, False):
+                client = rig.connect()
+                async with asyncio.timeout(WITHIN_S):
+                    while not rig.pool.waiting:  # noqa: ASYNC110 - the pool tells nobody
+                        await asyncio.sleep(0)
+                [session] = rig.dialer.sessions
+                assert (session.state, rig.pool.waiting) == (State.WAITING, 1)
+                if by_client:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+                else:
+                    rig.dialer.abort(session, EndReason.DRAINED, reset=False)
+                client.close()
+                await rig.until_ended(2 - by_client)
+                assert rig.pool.waiting == 0
+        assert [(each.reason, each.phase, each.errno) for each in rig.ended] == [
+            (EndReason.CLIENT_GONE, Phase.WAIT, errno.ECONNRESET),
+            (EndReason.DRAINED, Phase.WAIT, 0),
+        ]
 
 
 async def test_the_budget_ends_a_session_whose_only_endpoint_keeps_refusing() -> None:
