@@ -195,6 +195,10 @@ def open_dialing(family: int, options: tuple[SocketOption, ...], connect: Connec
         if connect.mark is not None:
             dialing.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, connect.mark)
         if connect.source is not None:
+            if (":" in connect.source) != (family == socket.AF_INET6):
+                raise OSError(
+                    errno.EAFNOSUPPORT, f"connect.source {connect.source} is of another address family"
+                )
             dialing.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             dialing.bind((connect.source, 0))
     except OSError:

@@ -198,7 +198,9 @@ async def test_when_every_endpoint_is_full_the_client_is_turned_away_and_counted
         assert rig.route.ended[EndReason.FULL] == 1
 
 
-async def test_a_local_failure_is_never_held_against_the_endpoint() -> None:
+async def test_a_local_failure_is_told_and_never_held_against_the_endpoint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A source address that this machine does not have: no packet leaves."""
     loop = asyncio.get_running_loop()
     async with peers(b"a") as up, running() as rig:
@@ -206,10 +208,26 @@ async def test_a_local_failure_is_never_held_against_the_endpoint() -> None:
         with rig.connect() as client, pytest.raises(ConnectionResetError):
             await receive_all(loop, client)
         [ended] = await rig.until_ended(1)
-        assert ended.reason is EndReason.LOCAL_PORTS
+        assert (ended.reason, ended.errno) == (EndReason.INTERNAL_ERROR, errno.EADDRNOTAVAIL)
+        assert "cannot make a socket to dial from: [Errno 99]" in caplog.text
         [endpoint] = rig.pool.endpoints()
         assert (endpoint.failure_streak, endpoint.connect_failures) == (0, {ConnectFailure.LOCAL: 1})
         assert up[b"a"].accepted == 0
+
+
+async def test_an_endpoint_of_another_family_than_the_source_address_gives_way_to_one_of_its_own() -> None:
+    """As behind a host name with A and AAAA records."""
+    loop = asyncio.get_running_loop()
+    async with peers(b"ok") as up, running() as rig:
+        members = [ip_address("::1", 9), address_of(up[b"ok"].listening)]
+        rig.start(members, connect=ConnectOptions(source="127.0.0.1"))
+        with rig.connect() as client:
+            client.shutdown(socket.SHUT_WR)
+            assert await receive_all(loop, client) == b"ok"
+        [ended] = await rig.until_ended(1)
+        assert ended.attempts == 2
+        assert rig.pool.endpoints()[0].connect_failures == {ConnectFailure.LOCAL: 1}
+        assert rig.pool.endpoints()[0].failure_streak == 0
 
 
 async def test_an_ipv6_zone_whose_interface_is_gone_is_an_endpoint_out_of_reach() -> None:
