@@ -143,6 +143,13 @@ class Application:
                 runtime.max_connections, nofile, limits.memory_limit_bytes(), relay_fds(runtime.relay)
             )
         )
+        if isinstance(runtime.max_connections, int) and capacity.limit < runtime.max_connections:
+            logger.warning(
+                "runtime.max_connections: %d do not fit into %d open files: %d it is",
+                runtime.max_connections,
+                nofile,
+                capacity.limit,
+            )
         self._rng = random.Random()
         self._effects = EffectRunner()
         dialer = Dialer(loop, capacity, self._rng, self.apply, None)
