@@ -90,7 +90,7 @@ def _listeners(reading: Reading) -> Iterator[Family]:
     yield _family(
         "lbproxy_listener_connections_rejected",
         "counter",
-        "Connections turned away at the door, by reason.",
+        "Connections turned away by admission rules or full upstreams, by reason.",
         (
             (labels | {"reason": reason}, count)
             for labels, one in listeners
