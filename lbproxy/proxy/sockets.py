@@ -140,14 +140,13 @@ def _clear_stale(path: str) -> None:
 
 
 def _is_listened_on(path: str) -> bool:
-    """Asked of the kernel's table: a connect would be a session for whoever listens."""
-    owners = _unix_listeners(path)
-    if owners is not None:
-        return bool(owners)
+    """Asked of the kernel's table first: a connect would be a session for whoever listens. The table shows no socket of another
+    network namespace, and none that takes datagrams; those tell by their answer."""
+    if _unix_listeners(path):
+        return True
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
-        # EAGAIN means that the owner's backlog is full: somebody is very much there.
-        return probe.connect_ex(path) in {0, errno.EAGAIN}
+        return probe.connect_ex(path) not in {errno.ECONNREFUSED, errno.ENOENT}
 
 
 def _unix_listeners(path: str) -> set[int] | None:

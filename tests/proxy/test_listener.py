@@ -26,6 +26,7 @@ from tests.proxy.rig import (
     receive_all,
     running,
 )
+from tests.servers.netns import Namespace
 
 pytestmark = pytest.mark.both_loops
 
@@ -126,6 +127,29 @@ async def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not(tmp_path: P
         async with running() as second:
             with pytest.raises(OSError, match="in use"):
                 second.start([], bind=path)
+
+
+async def test_a_unix_socket_that_takes_datagrams_is_not_replaced(tmp_path: Path) -> None:
+    path = unix_address(str(tmp_path / "s"))
+    async with running() as rig:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+            log.bind(path.host)
+            with pytest.raises(OSError, match="in use"):
+                rig.start([], bind=path)
+            assert os.path.exists(path.host)
+
+
+async def test_a_unix_listener_of_another_network_namespace_is_not_replaced(
+    tmp_path: Path, netns: Namespace
+) -> None:
+    """As of another container that shares the folder: the kernel's table does not show it."""
+    path = unix_address(str(tmp_path / "s"))
+    with netns.inside():
+        there = listening_socket(path)
+    async with running() as rig:
+        with there, pytest.raises(OSError, match="in use"):
+            rig.start([], bind=path)
+        assert os.path.exists(path.host)
 
 
 @pytest.mark.parametrize("whose", ["listener", "process"])
