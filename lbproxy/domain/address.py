@@ -127,7 +127,7 @@ def parse_address(text: str) -> Address:
 
 
 def sockaddr(address: Address) -> SockAddress:
-    """What `connect` and `bind` take. A zone id stays in the host part, for the socket layer to resolve."""
+    """What `connect` and `bind` take, but for a zone id: which interface that is, this machine has to be asked (`wire.local`)."""
     if address.family == "unix":
         return b"\0" + address.host[1:].encode() if address.host.startswith("@") else address.host
     return (address.host, address.port)

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from lbproxy.domain.address import sockaddr
 from lbproxy.domain.backoff import Backoff
 from lbproxy.domain.effects import Effect
 from lbproxy.domain.endpoint import Endpoint
@@ -29,6 +28,7 @@ from lbproxy.proxy.routing import Route
 from lbproxy.proxy.sessions import Session, SessionTable
 from lbproxy.proxy.sockets import FAMILIES, as_socket, open_dialing, refuse
 from lbproxy.relay.contract import Connected, Doorway, Event, Outcome, Relay, RelayOptions, Socket
+from lbproxy.wire.local import socket_name
 
 logger = logging.getLogger(__name__)
 
@@ -169,9 +169,9 @@ class Dialer:
             failure = error.errno or 0
             cause = self._local_fault(route, error)
         else:
-            target = endpoint.sockaddr if address is endpoint.address else sockaddr(address)
             try:
-                failure = upstream.connect_ex(target)
+                known = address is endpoint.address and "%" not in address.host
+                failure = upstream.connect_ex(endpoint.sockaddr if known else socket_name(address))
             except OSError as error:  # an IPv6 zone whose interface is gone is not even an address
                 logger.debug("upstream %s: %s: %s", route.upstream, address, error)
                 failure = errno.ENETUNREACH

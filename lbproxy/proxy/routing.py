@@ -78,7 +78,7 @@ class Route:
         address = endpoint.address
         family = FAMILIES[address.family]
         options = dialing_options(family, self.leg_options, self.connect)
-        # What a zone means, the socket layer looks up at each connect: interfaces come and go.
+        # What a zone means is looked up at each connect: interfaces come and go.
         if self.transparent or options is None or (address.family == "inet6" and "%" in address.host):
             return None
         return doorway.prepare(Dial(family, endpoint.sockaddr, options, self.relay_options(endpoint)))

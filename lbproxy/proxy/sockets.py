@@ -13,9 +13,10 @@ import socket
 import stat
 from typing import Final
 
-from lbproxy.domain.address import Address, sockaddr
+from lbproxy.domain.address import Address, ip_address
 from lbproxy.proxy.options import ConnectOptions, TcpOptions
 from lbproxy.relay.contract import Keepalive
+from lbproxy.wire.local import socket_name
 
 FAMILIES: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 _RESET: Final = b"\x01\0\0\0\0\0\0\0"  # struct linger {1, 0}
@@ -112,7 +113,7 @@ def bind(address: Address, tcp: TcpOptions, *, v6only: bool) -> _socket.socket:
             if family == socket.AF_INET6:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only))
             set_options(bound, leg_options(tcp))
-        bound.bind(sockaddr(address))
+        bound.bind(socket_name(address))
     except OSError:
         bound.close()
         raise
@@ -199,7 +200,7 @@ def open_dialing(family: int, options: tuple[SocketOption, ...], connect: Connec
                     errno.EAFNOSUPPORT, f"connect.source {connect.source} is of another address family"
                 )
             dialing.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            dialing.bind((connect.source, 0))
+            dialing.bind(socket_name(ip_address(connect.source, 0)))
     except OSError:
         dialing.close()
         raise
