@@ -1,7 +1,8 @@
-"""Conformance C9, K6, K7, K8: from the first connection to the last, with the signals and sockets a service manager uses."""
+"""Conformance C9, K5 to K9: from the first connection to the last, with the signals and sockets a service manager uses."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from contextlib import ExitStack
@@ -10,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.peers import accept, connect, listen, read_to_end
-from tests.e2e.program import WITHIN_S, config
+from tests.e2e.peers import accept, connect, echo, listen, read_to_end, until, upstreams
+from tests.e2e.program import WITHIN_S, config, lbproxy
 from tests.servers.ports import ReservedPort
 
 QUEUED = 20
+BACKLOG = 8
+BURST_WITHIN_S = 30.0  # ten times what the case allows
 
 
 def test_sigterm_serves_what_is_queued_and_lets_the_living_finish(start: Start) -> None:
@@ -52,7 +55,7 @@ def test_sigterm_serves_what_is_queued_and_lets_the_living_finish(start: Start) 
 
 
 def test_drain_deadline_cuts_what_is_left(start: Start) -> None:
-    """C9: FIN for an idle session, RST where bytes could not be delivered; their number is logged and the exit is a good one"""
+    """C9, K9: FIN for an idle session, RST where bytes could not be delivered; their number is logged and the exit is a good one"""
     listening, port = listen()
     with listening, ExitStack() as open_:
         lb = start(config([port], more="runtime: {drain_timeout: 300ms}"))
@@ -113,6 +116,63 @@ def test_killed_program_listens_again_at_once(start: Start) -> None:
             lb.signal(signal.SIGKILL)
             assert lb.wait() == -signal.SIGKILL
             assert read_to_end(client)[0] == 0
+
+
+def test_second_instance_that_cannot_start_leaves_the_first_alone(start: Start, tmp_path: Path) -> None:
+    """K5: it fails before it is ready; sessions, the accept queue and the socket file stay with the first"""
+    listening, port = listen()
+    with listening, ExitStack() as open_:
+        inside = tmp_path / "in.sock"
+        lb = start(config([port], bind=f"unix:{inside}", listener="max_connections: 1"))
+
+        def client() -> socket.socket:
+            made = open_.enter_context(socket.socket(socket.AF_UNIX))
+            made.settimeout(WITHIN_S)
+            made.connect(str(inside))
+            return made
+
+        live = client()
+        upstream = open_.enter_context(accept(listening))
+        lb.until(lambda: lb.get("/api/v1/listeners")["items"][0]["state"] == "paused")
+        queued = client()
+        done = lbproxy("run", "-c", str(lb.file))
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+        assert f"listener in: cannot bind unix:{inside}: Address already in use" in done.stderr
+        upstream.sendall(b"still here")
+        assert live.recv(10, socket.MSG_WAITALL) == b"still here"
+        live.close()
+        upstream.close()
+        for waiting in (queued, client()):
+            with accept(listening) as other:
+                other.sendall(b"!")
+                assert waiting.recv(1) == b"!"
+            waiting.close()
+
+
+@pytest.mark.timeout(60)
+async def test_burst_that_the_accept_queue_cannot_hold_is_served_all_the_same(start: Start) -> None:
+    """H4: a queue of 8, three times as many at once while the program stands still; the kernel repeats the SYN of those who find no
+    place, and each second as many as the queue holds come in"""
+
+    async def ask() -> bytes:
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, address)
+            await loop.sock_sendall(client, b"x")
+            return await loop.sock_recv(client, 1)
+
+    loop = asyncio.get_running_loop()
+    async with upstreams(echo) as (up,):
+        lb = start(config([up.port], listener=f"backlog: {BACKLOG}"))
+        address = lb.address()
+        lb.signal(signal.SIGSTOP)
+        async with asyncio.timeout(BURST_WITHIN_S), asyncio.TaskGroup() as group:
+            asked = [group.create_task(ask(), name="client") for _ in range(3 * BACKLOG)]
+            await asyncio.sleep(0)  # all of them have sent a SYN
+            lb.signal(signal.SIGCONT)
+        assert [each.result() for each in asked] == [b"x"] * len(asked)
+        await until(lambda: len(lb.ended()) == len(asked))
+        assert {line["reason"] for line in lb.ended()} == {"client_eof"}
 
 
 def test_readiness_is_off_before_the_listeners_close(start: Start) -> None:
