@@ -67,7 +67,8 @@ LOOK_AGAIN_S: Final = 1.0
 
 class Application:
     """One run of the proxy. `reread` reads the configuration again, in a thread; it raises `config.load.ConfigError`.
-    `remote` is the part of it that stands in Consul, if one does."""
+    `remote` is the part of it that stands in Consul, if one does. `ends_process`: nothing comes after it, so a signal that is still sent
+    while the last of it is cleared away must not change the exit status."""
 
     def __init__(
         self,
@@ -75,7 +76,10 @@ class Application:
         reread: Callable[[], Loaded],
         environ: Mapping[str, str],
         remote: Remote | None = None,
+        *,
+        ends_process: bool = False,
     ) -> None:
+        self._ends_process = ends_process
         self._loaded = loaded
         self._reread = reread
         self._environ = environ
@@ -372,8 +376,12 @@ class Application:
         try:
             yield
         finally:
+            if self._ends_process:
+                signal.pthread_sigmask(signal.SIG_BLOCK, taken)
             for number in taken:
                 loop.remove_signal_handler(number)
+                if self._ends_process:
+                    signal.signal(number, signal.SIG_IGN)
 
     def _close(self) -> None:
         if self._timer is not None:

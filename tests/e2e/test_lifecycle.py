@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -90,6 +91,21 @@ def test_second_sigterm_ends_it_at_once(start: Start) -> None:
             assert lb.wait() == 0
             assert read_to_end(client) == (0, "FIN")
             assert read_to_end(upstream) == (0, "FIN")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_that_go_on_to_the_last_moment_leave_the_exit_status_alone(
+    start: Start, number: signal.Signals
+) -> None:
+    """K7: whoever holds Ctrl-C down, or a manager without patience"""
+    listening, port = listen()
+    with listening:
+        lb = start(config([port]))
+        deadline = time.monotonic() + WITHIN_S
+        while lb.process.poll() is None and time.monotonic() < deadline:
+            lb.signal(number)
+        assert lb.wait() == 0
+        assert lb.stderr().count("draining: ") == 1
 
 
 def test_api_drain_is_as_good_as_a_signal(start: Start) -> None:
