@@ -6,44 +6,38 @@ makes room, and a newcomer is refused only when all the others are being answere
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Sequence
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-_COMING_S: Final = 5.0
-"""How long a connection that was accepted may have no transport yet; later it has lost it again."""
-
 
 class Connections:
-    """At most `most`, each a protocol of aiohttp's. `clock` gives monotonic seconds."""
+    """At most `most`, each a protocol of aiohttp's; those that come in the same turn of the loop may exceed it until the next one."""
 
-    def __init__(self, most: int, clock: Callable[[], float]) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._clock = clock
-        self._silent: dict[web.RequestHandler, float] = {}  # since when; the longest first
-        self._asking: set[web.RequestHandler] = set()
+        # The longest silent first. Some may have gone, and some may have no transport yet.
+        self._silent: dict[web.RequestHandler, None] = {}
 
-    def make_room(self) -> bool:
-        """Whether there is room for one more; the longest silent one is cut if that makes it."""
-        now = self._clock()
-        for each, since in list(self._silent.items()):
-            transport = each.transport
-            if now - since > _COMING_S if transport is None else transport.is_closing():
-                del self._silent[each]
-        if len(self._silent) + len(self._asking) < self._most:
+    def make_room(self, present: Sequence[web.RequestHandler]) -> bool:
+        """Whether there is room for one more beside those present; the longest silent ones are cut if that makes it."""
+        if len(present) < self._most:
+            if len(self._silent) > 2 * self._most:
+                self._forget(present)
             return True
-        for each in self._silent:
+        open_ = {each for each in present if each.transport is not None and not each.transport.is_closing()}
+        excess = len(open_) - self._most + 1
+        for each in [each for each in self._silent if each in open_][: max(0, excess)]:
+            del self._silent[each]
             if each.transport is not None:
                 each.transport.abort()
-                del self._silent[each]
-                return True
-        return False
+                excess -= 1
+        return excess <= 0
 
     def add(self, newcomer: web.RequestHandler) -> None:
         """One that was just accepted."""
-        self._silent[newcomer] = self._clock()
+        self._silent[newcomer] = None
 
     def middleware(self) -> Middleware:
         """Goes before everything else: what passes through it is being answered."""
@@ -52,11 +46,16 @@ class Connections:
         async def asking(request: web.Request, handler: Handler) -> web.StreamResponse:
             who = request.protocol
             self._silent.pop(who, None)
-            self._asking.add(who)
             try:
                 return await handler(request)
             finally:
-                self._asking.discard(who)
-                self._silent[who] = self._clock()
+                if who.transport is not None:
+                    self._silent[who] = None
 
         return asking
+
+    def _forget(self, present: Sequence[web.RequestHandler]) -> None:
+        """Those that have gone. The newest may only be about to come."""
+        here = set(present)
+        newest = list(self._silent)[-self._most :]
+        self._silent = {each: None for each in self._silent if each in here} | dict.fromkeys(newest)

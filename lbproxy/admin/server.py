@@ -110,7 +110,7 @@ class AdminServer:
         self, address: Address, middlewares: Sequence[Middleware], routes: Sequence[PublicRoutes | ApiRoutes]
     ) -> None:
         loop = asyncio.get_running_loop()
-        connections = Connections(CONNECTIONS, loop.time)
+        connections = Connections(CONNECTIONS)
         app = web.Application(
             middlewares=[connections.middleware(), *middlewares], client_max_size=BODY_BYTES
         )
@@ -160,7 +160,7 @@ class _TurnedAway(asyncio.Protocol):
 def _limited(runner: web.AppRunner, connections: Connections) -> Callable[[], asyncio.BaseProtocol]:
     def accept() -> asyncio.BaseProtocol:
         server = runner.server
-        if server is None or not connections.make_room():
+        if server is None or not connections.make_room(server.connections):
             return _TurnedAway()
         newcomer = server()
         connections.add(newcomer)

@@ -258,6 +258,19 @@ async def test_nobody_keeps_the_probes_out_by_saying_nothing(
             writer.close()
 
 
+async def test_those_that_have_left_take_no_room(
+    operations: FakeOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lbproxy.admin.server.CONNECTIONS", 3)
+    async with serving(operations) as server:
+        address = (server.addresses[0].host, server.addresses[0].port)
+        for _ in range(20):
+            assert await status(server, "GET", "/healthz") == 200
+            _, writer = await asyncio.open_connection(*address)  # comes and goes without a word
+            writer.close()
+            await writer.wait_closed()
+
+
 async def test_a_newcomer_is_turned_away_while_all_the_others_are_being_answered(
     operations: FakeOperations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
