@@ -126,6 +126,12 @@ def _routes(reading: Reading) -> Iterator[Family]:
 
 def _upstreams(reading: Reading) -> Iterator[Family]:
     upstreams = [({"upstream": one.name}, one) for one in reading.upstreams]
+    yield _family(
+        "lbproxy_upstream_endpoints_eligible",
+        "gauge",
+        "Endpoints of the upstream that new sessions may go to.",
+        ((labels, one.eligible) for labels, one in upstreams if one.eligible is not None),
+    )
     yield _histogram(
         "lbproxy_upstream_connect_duration_seconds",
         "Time an established connection to an endpoint took to establish.",
