@@ -23,6 +23,7 @@ from tests.servers.netns import Namespace
 from tests.servers.programs import find
 
 WITHIN_S: Final = 10.0  # a hang's bound, not an expectation
+START_WITHIN_S: Final = 25.0  # a second of processor time, on a machine that is shared with whatever else is tested
 ADMIN_WITHIN_S: Final = 5.0
 LOOK_AGAIN_MS: Final = 5
 ADMIN_LINE: Final = re.compile(r"""lbproxy\.app(?::|", "message":) "?admin: ([^\s",]+)["\n,]""")
@@ -52,7 +53,7 @@ class Program:
         token: str = "",
         further: Sequence[Path | str] = (),
         run: Sequence[str] = (),
-        start_within_s: float = WITHIN_S,
+        start_within_s: float = START_WITHIN_S,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / "lbproxy.yaml"
