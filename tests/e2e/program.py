@@ -23,7 +23,9 @@ from tests.servers.netns import Namespace
 from tests.servers.programs import find
 
 WITHIN_S: Final = 10.0  # a hang's bound, not an expectation
-START_WITHIN_S: Final = 25.0  # a second of processor time, on a machine that is shared with whatever else is tested
+START_WITHIN_S: Final = (
+    25.0  # a second of processor time, on a machine that is shared with whatever else is tested
+)
 ADMIN_WITHIN_S: Final = 5.0
 LOOK_AGAIN_MS: Final = 5
 ADMIN_LINE: Final = re.compile(r"""lbproxy\.app(?::|", "message":) "?admin: ([^\s",]+)["\n,]""")

@@ -15,7 +15,7 @@ import pytest
 from lbproxy.app.remote import PATIENCE_WITH_KEPT_S
 from tests.e2e.conftest import Start
 from tests.e2e.peers import connect, listen
-from tests.e2e.program import WITHIN_S, Program, lbproxy
+from tests.e2e.program import START_WITHIN_S, Program, lbproxy
 from tests.servers.consul import Consul
 
 KEY = "lbproxy/edge"
@@ -63,7 +63,7 @@ def following(start: Start, consul: Consul, key: str = KEY, **more: str) -> Prog
         LOCAL,
         further=[f"consul:{key}"],
         environ=environ(consul, **more),
-        start_within_s=PATIENCE_WITH_KEPT_S + WITHIN_S,
+        start_within_s=PATIENCE_WITH_KEPT_S + START_WITHIN_S,
     )
 
 
