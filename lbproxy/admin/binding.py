@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from lbproxy.domain.address import Address, sockaddr
+from lbproxy.wire.local import socket_name
 
 BACKLOG: Final = 128
 
@@ -42,7 +43,7 @@ def listen(address: Address) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(sockaddr(address))
+        listener.bind(socket_name(address))
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except BaseException:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Middleware
 
 from lbproxy.admin.binding import bound_address, inode, listen, remove, require_safe
+from lbproxy.admin.connections import Connections
 from lbproxy.admin.contract import Operations, RenderMetrics
 from lbproxy.admin.guards import Places, guard, wall
 from lbproxy.admin.options import AdminOptions
@@ -26,7 +28,7 @@ API_REQUESTS: Final = 8
 METRICS_RENDERS: Final = 2
 PLACE_WITHIN_S: Final = 2.0
 CONNECTIONS: Final = 128
-"""Open connections a socket; more are closed at once, so that nobody's descriptors run out over this."""
+"""Open connections a socket, so that nobody's descriptors run out over this; at one more, who has been silent longest is cut."""
 IDLE_S: Final = 75.0
 """An open connection without a whole request head: longer than the usual pause between two scrapes."""
 CLOSE_WITHIN_S: Final = 2.0
@@ -85,15 +87,11 @@ class AdminServer:
             places=Places(API_REQUESTS, PLACE_WITHIN_S),
             body_within_s=self._body_within_s,
         )
-        app = web.Application(middlewares=[wall, guarded], client_max_size=BODY_BYTES)
-        public.add_to(app)
-        ApiRoutes(self._operations).add_to(app)
+        api = ApiRoutes(self._operations)
         try:
-            await self._serve(app, options.bind)
+            await self._serve(options.bind, [wall, guarded], [public, api])
             if options.metrics_bind is not None:
-                bare = web.Application(middlewares=[wall], client_max_size=BODY_BYTES)
-                public.add_to(bare)
-                await self._serve(bare, options.metrics_bind)
+                await self._serve(options.metrics_bind, [wall], [public])
         except BaseException:
             await self.close()
             raise
@@ -108,8 +106,16 @@ class AdminServer:
         self._addresses.clear()
         await self._stack.aclose()
 
-    async def _serve(self, app: web.Application, address: Address) -> None:
+    async def _serve(
+        self, address: Address, middlewares: Sequence[Middleware], routes: Sequence[PublicRoutes | ApiRoutes]
+    ) -> None:
         loop = asyncio.get_running_loop()
+        connections = Connections(CONNECTIONS)
+        app = web.Application(
+            middlewares=[connections.middleware(), *middlewares], client_max_size=BODY_BYTES
+        )
+        for each in routes:
+            each.add_to(app)
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -127,7 +133,7 @@ class AdminServer:
             raise OSError(error.errno, await asyncio.to_thread(_not_bound, address, error)) from error
         try:
             self._stack.callback(remove, address, inode(address))
-            accept = _limited(runner)
+            accept = _limited(runner, connections)
             if address.family == "unix":
                 server = await loop.create_unix_server(accept, sock=listener)
             else:
@@ -151,11 +157,13 @@ class _TurnedAway(asyncio.Protocol):
         transport.close()
 
 
-def _limited(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
+def _limited(runner: web.AppRunner, connections: Connections) -> Callable[[], asyncio.BaseProtocol]:
     def accept() -> asyncio.BaseProtocol:
         server = runner.server
-        if server is None or len(server.connections) >= CONNECTIONS:
+        if server is None or not connections.make_room(server.connections):
             return _TurnedAway()
-        return server()
+        newcomer = server()
+        connections.add(newcomer)
+        return newcomer
 
     return accept

@@ -61,10 +61,14 @@ class StartError(Exception):
 # ten thousand entries made it look through everything every seventh time, which held the loop for 25 ms; with these, not once in 60 answers.
 COLLECTIONS: Final = (2000, 5, 100)
 
+# What a reload took away and sessions still use: how long after their end its name may be shown.
+LOOK_AGAIN_S: Final = 1.0
+
 
 class Application:
     """One run of the proxy. `reread` reads the configuration again, in a thread; it raises `config.load.ConfigError`.
-    `remote` is the part of it that stands in Consul, if one does."""
+    `remote` is the part of it that stands in Consul, if one does. `ends_process`: nothing comes after it, so a signal that is still sent
+    while the last of it is cleared away must not change the exit status."""
 
     def __init__(
         self,
@@ -72,7 +76,10 @@ class Application:
         reread: Callable[[], Loaded],
         environ: Mapping[str, str],
         remote: Remote | None = None,
+        *,
+        ends_process: bool = False,
     ) -> None:
+        self._ends_process = ends_process
         self._loaded = loaded
         self._reread = reread
         self._environ = environ
@@ -140,6 +147,13 @@ class Application:
                 runtime.max_connections, nofile, limits.memory_limit_bytes(), relay_fds(runtime.relay)
             )
         )
+        if isinstance(runtime.max_connections, int) and capacity.limit < runtime.max_connections:
+            logger.warning(
+                "runtime.max_connections: %d do not fit into %d open files: %d it is",
+                runtime.max_connections,
+                nofile,
+                capacity.limit,
+            )
         self._rng = random.Random()
         self._effects = EffectRunner()
         dialer = Dialer(loop, capacity, self._rng, self.apply, None)
@@ -182,7 +196,8 @@ class Application:
             self._effects(effects)
             if next_due is not None:
                 due.append(next_due)
-        self.running.forget_departed()
+        if self.running.forget_departed():
+            due.append(now + LOOK_AGAIN_S)
         if due:
             self._timer = loop.call_at(max(min(due), now + 0.01), self._advance)
 
@@ -361,8 +376,12 @@ class Application:
         try:
             yield
         finally:
+            if self._ends_process:
+                signal.pthread_sigmask(signal.SIG_BLOCK, taken)
             for number in taken:
                 loop.remove_signal_handler(number)
+                if self._ends_process:
+                    signal.signal(number, signal.SIG_IGN)
 
     def _close(self) -> None:
         if self._timer is not None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from lbproxy.domain.address import Address, AddressError, ip_address, unix_address
 from lbproxy.proxy.options import ListenerOptions
 from lbproxy.proxy.sockets import InheritedSocket, close_listening, open_listening
-from lbproxy.wire.local import port_holder
+from lbproxy.wire.local import port_holder, with_zone
 
 logger = logging.getLogger("lbproxy.app")
 
@@ -103,7 +103,7 @@ def inherited_sockets(sockets: Iterable[tuple[str, socket.socket]]) -> Inherited
                 text = name if isinstance(name, str) else "@" + bytes(name)[1:].decode()
                 address = unix_address(text)
             else:
-                address = ip_address(name[0], name[1])
+                address = ip_address(with_zone(name[0], name[3]) if len(name) > 3 else name[0], name[1])
         except AddressError as error:
             logger.warning("inherited socket %r: %s; left alone", name, error)
             continue

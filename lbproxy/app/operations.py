@@ -133,7 +133,7 @@ class AdminOperations:
             endpoints_total=sum(1 for each in endpoints if not each.ineligible & Ineligible.REMOVED),
             endpoints_eligible=pool.usable,
             active=sum(each.active for each in endpoints),
-            waiting=0,
+            waiting=pool.waiting,
             connect_attempts=pool.attempts,
         )
 

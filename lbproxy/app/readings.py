@@ -24,6 +24,7 @@ from lbproxy.registration.contract import KeeperStatus
 def read(running: Running, build: Mapping[str, str], registrations: Iterable[KeeperStatus]) -> Reading:
     """One `Reading` of everything."""
     statistics = dataclasses.asdict(running.relay.statistics())
+    configured = running.loaded.configuration.upstreams
     live = statistics["submitted"] - statistics["ended"]
     return Reading(
         build=build,
@@ -40,9 +41,10 @@ def read(running: Running, build: Mapping[str, str], registrations: Iterable[Kee
         upstreams=[
             UpstreamReading(
                 name,
+                upstream.pool.usable if name in configured else None,
                 upstream.pool.connect_duration,
                 upstream.pool.attempts,
-                0,  # sessions wait only from the stage on that lets them
+                upstream.pool.waiting,
                 (read_endpoint(running, endpoint) for endpoint in upstream.pool.endpoints()),
                 [_source(source) for source in upstream.sources],
             )

@@ -36,6 +36,7 @@ class Reloader:
         self._notifier = notifier
         self._applied = applied
         self._turn = asyncio.Lock()
+        self._broken_off = False  # by a defect: what is in force may differ from what is said to be
 
     async def reload(self) -> ReloadResult:
         """Raises Refused with every error; then nothing has changed."""
@@ -65,16 +66,21 @@ class Reloader:
         before, after = running.loaded.configuration, loaded.configuration
         restart = changes.restart_needed(before, after)
         lines = changes.differences(before, after)
-        if lines:
+        again = self._broken_off
+        if lines or again:
+            self._broken_off = True
             try:
                 changes.apply(running, loaded, self._sources, {})
             except BindError as error:
+                self._broken_off = again
                 raise self._refused("failed", await _explained(error)) from error
             except Exception:
                 running.reloads["failed"] += 1
                 running.last_reload_successful = False
                 raise
+            self._broken_off = False
             self._applied()
+            lines += ["what a defect had broken off: done"] if again else []
             lines += changes.served_by_half(running)
         result = ReloadResult(
             result="applied" if lines else "unchanged", changes=lines, restart_needed=restart

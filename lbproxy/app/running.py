@@ -38,8 +38,9 @@ class Running:
     last_reload_successful: bool = True
     draining: bool = False
 
-    def forget_departed(self) -> None:
-        """Drop listeners and upstreams that are neither configured nor used by a session."""
+    def forget_departed(self) -> bool:
+        """Drop listeners and upstreams that are neither configured nor used by a session. True when some are left of which no pool's
+        deadline tells: they have to be looked at again."""
         configuration = self.loaded.configuration
         for name in [
             n for n, each in self.listeners.items() if n not in configuration.listeners and not each.active
@@ -52,3 +53,10 @@ class Running:
         for listener, upstream_name in list(self.routes):
             if listener not in self.listeners or upstream_name not in self.upstreams:
                 del self.routes[listener, upstream_name]
+        staying = [
+            *self.departed,
+            *(each for name, each in self.upstreams.items() if name not in configuration.upstreams),
+        ]
+        return any(name not in configuration.listeners for name in self.listeners) or any(
+            each.pool.options.kind == "original_dst" for each in staying
+        )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Final
@@ -15,15 +13,12 @@ FINE: Final = 0
 FAILED: Final = 1
 BAD_CONFIGURATION: Final = 2
 
-ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
 
 def serve(main: Callable[[], Coroutine[None, None, None]], event_loop: str) -> int:
-    """Run `main()` on the chosen event loop until it ends. A StartError is told on stderr, a line a reason. From its end on the process is
-    ending, and deaf to signals that ask for that."""
+    """Run `main()` on the chosen event loop until it ends. A StartError is told on stderr, a line a reason."""
     try:
         with asyncio.Runner(loop_factory=loop_factory(event_loop)) as runner:
-            runner.run(_to_its_end(main))
+            runner.run(main())
     except* StartError as group:
         starts = _leaves(group)
         for line in [line for each in starts for line in each.errors]:
@@ -32,19 +27,6 @@ def serve(main: Callable[[], Coroutine[None, None, None]], event_loop: str) -> i
     else:
         code = FINE
     return code
-
-
-async def _to_its_end(main: Callable[[], Coroutine[None, None, None]]) -> None:
-    """Whoever runs the loop no longer hears a signal after `main()`, and by default one would end the process there and then: with its own
-    number for a status, where the end was a good one."""
-    try:
-        await main()
-    finally:
-        for number in ENDING:
-            with contextlib.suppress(
-                ValueError
-            ):  # only the main thread may say so, and only there is it needed
-                signal.signal(number, signal.SIG_IGN)
 
 
 def loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop]:

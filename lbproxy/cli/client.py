@@ -47,7 +47,7 @@ class AdminClient:
     @classmethod
     def chosen(cls, admin: str | None, token_file: Path | None, environ: Mapping[str, str]) -> Self:
         """By option, else by environment, else the default. Raises UsageError."""
-        token = environ.get("LBPROXY_ADMIN_TOKEN") or None
+        token = environ.get("LBPROXY_ADMIN_TOKEN", "").strip() or None
         if token_file is not None:
             try:
                 token = token_file.read_text(encoding="utf-8").strip()

@@ -43,6 +43,6 @@ def run(args: argparse.Namespace) -> int:
     logs.configure(options.level, options.format, sys.stderr)
 
     async def main() -> None:
-        await Application(loaded, read, os.environ, remote).run()
+        await Application(loaded, read, os.environ, remote, ends_process=True).run()
 
     return serve(main, loaded.configuration.runtime.event_loop)

@@ -225,7 +225,7 @@ def _secret(given: object) -> Secret | None:
             raise ValueError("expected {file: PATH} or ${VARIABLE}")
         return Secret(path=Path(values.file_name(given["file"])))
     if isinstance(given, str):
-        if not given:
+        if not given.strip():
             raise ValueError("the secret is empty")
         return Secret(value=given)
     raise ValueError("expected {file: PATH} or ${VARIABLE}")

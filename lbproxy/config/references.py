@@ -13,7 +13,7 @@ from lbproxy.admin.options import AdminOptions
 from lbproxy.config import registered
 from lbproxy.config.errors import did_you_mean
 from lbproxy.config.expand import Expanded, is_secret
-from lbproxy.domain.address import Address, AddressError, HostName, parse_address, parse_target
+from lbproxy.domain.address import Address, AddressError, HostName, ip_address, parse_address, parse_target
 from lbproxy.wire.yaml import Path, Problem
 
 IsLocal = Callable[[str], bool]
@@ -199,11 +199,13 @@ def _upstream(
             )
         return
     seen: dict[str, Path] = {}
+    source = _source_family(upstream.get("connect"))
     for index, endpoint in enumerate(endpoints):
         text = endpoint.get("address") if isinstance(endpoint, dict) else endpoint
         here: Path = (*path, "endpoints", index)
         if isinstance(text, str):
             yield from _endpoint(text, here, seen, places, expanded, is_local)
+            yield from _out_of_reach(text, here, source, expanded)
 
 
 def _pushed_twice(sources: object, path: Path, expanded: Expanded) -> Iterator[Problem]:
@@ -233,6 +235,26 @@ def _endpoint(
         if any(_reaches(each, place, is_local) for each in _dialled(target)):
             yield Problem(mark, path, f"{target} is our own {place.owner}: a loop")
             return
+
+
+def _source_family(connect: object) -> str:
+    """Of `connect.source`, "" where there is none of use."""
+    source = connect.get("source") if isinstance(connect, dict) else None
+    try:
+        return ip_address(source, 0).family if isinstance(source, str) else ""
+    except AddressError:
+        return ""  # told by the model
+
+
+def _out_of_reach(text: str, path: Path, source: str, expanded: Expanded) -> Iterator[Problem]:
+    """What a host name resolves to is not known here; such a dial fails, and another address is tried."""
+    try:
+        target = parse_target(text)
+    except AddressError:
+        return  # told by the model
+    if source and isinstance(target, Address) and target.family not in {"unix", source}:
+        what = f"{target} cannot be dialled from connect.source: it is of another address family"
+        yield Problem(expanded.values[path], path, what)
 
 
 def _dialled(target: Address | HostName) -> tuple[Address, ...]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from ipaddress import ip_network
+from math import inf
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -77,8 +78,8 @@ class Bytes(int):
 
 def duration(given: object) -> Seconds:
     """`250ms` `5s` `1m30s` `1h` `2d`, units from large to small, each once. Raises ValueError."""
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        raise ValueError(f"a duration needs a unit: write {given}s or {given}ms")  # noqa: TRY004 - pydantic takes ValueError
+    if isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < inf:
+        raise ValueError(f"a duration needs a unit: write {given}s or {given}ms")
     if not isinstance(given, str) or not _DURATION.fullmatch(given):
         raise ValueError(f"expected a duration such as 250ms, 5s or 1m30s, got {shown(given)}")
     parts = _DURATION_PART.findall(given)

@@ -72,7 +72,7 @@ async def _demo() -> None:
         def read() -> Loaded:
             return load_text(config, "demo", {})
 
-        application = Application(read(), read, {})
+        application = Application(read(), read, {}, ends_process=True)
         text = _text(proxy, admin, ports, notes)
         async with asyncio.TaskGroup() as group:
             announcing = group.create_task(_announce(application, text), name="announce")

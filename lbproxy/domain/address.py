@@ -15,6 +15,7 @@ SockAddress = tuple[str, int] | tuple[str, int, int, int] | str | bytes
 
 _NAME = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?$")
 _ZONE = re.compile(r"[!-~]{1,15}")  # an interface name, IFNAMSIZ - 1
+_DOUBLED = re.compile(r"/(?:\.?/)+")  # names the same file; `..` may not, behind a symbolic link
 _UNIX_PATH_LIMIT_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1, unix(7)
 
 
@@ -81,6 +82,8 @@ def unix_address(path: str) -> Address:
         raise AddressError("a unix socket needs a path")
     if "\0" in path:
         raise AddressError("a unix socket path holds a NUL byte")
+    if not path.startswith("@"):
+        path = _DOUBLED.sub("/", path)
     if not path.isascii() and any("\ud800" <= letter <= "\udfff" for letter in path):
         raise AddressError("a unix socket path must be UTF-8 text")
     if len(path.encode()) > _UNIX_PATH_LIMIT_BYTES:
@@ -124,7 +127,7 @@ def parse_address(text: str) -> Address:
 
 
 def sockaddr(address: Address) -> SockAddress:
-    """What `connect` and `bind` take. A zone id stays in the host part, for the socket layer to resolve."""
+    """What `connect` and `bind` take, but for a zone id: which interface that is, this machine has to be asked (`wire.local`)."""
     if address.family == "unix":
         return b"\0" + address.host[1:].encode() if address.host.startswith("@") else address.host
     return (address.host, address.port)

@@ -75,12 +75,17 @@ def dial_cause(error: int, family: Family) -> DialCause:
 
 
 _OURS: Final = DialCause(ConnectFailure.LOCAL, EndReason.INTERNAL_ERROR, retryable=False)
+# An endpoint of one family cannot be dialled from a source address of the other; the next one may be of ours.
+_OTHER_FAMILY: Final = DialCause(ConnectFailure.LOCAL, EndReason.INTERNAL_ERROR, retryable=True)
 
 
 def local_cause(error: int) -> DialCause:
     """What `error` means when making a socket failed, before any packet left: always our own fault (a mark without the
-    capability for it, a source address that is not ours, no descriptors)."""
-    cause = _CAUSES.get(error, _OURS)
+    capability for it, a source address that is not ours or of another family, no descriptors). Ports are chosen later, so
+    EADDRNOTAVAIL does not speak of them here."""
+    if error == errno.EAFNOSUPPORT:
+        return _OTHER_FAMILY
+    cause = _OURS if error == errno.EADDRNOTAVAIL else _CAUSES.get(error, _OURS)
     return cause if cause.failure is ConnectFailure.LOCAL else _OURS
 
 

@@ -77,7 +77,7 @@ class EndReason(StrEnum):
 
 
 class Rejection(StrEnum):
-    """Why a connection was turned away at the door. It never became a session."""
+    """Why a connection was turned away. It never became a session, but for `full`, which is found out when an endpoint is picked."""
 
     ACL = "acl"
     RATE = "rate"

@@ -90,7 +90,7 @@ def _listeners(reading: Reading) -> Iterator[Family]:
     yield _family(
         "lbproxy_listener_connections_rejected",
         "counter",
-        "Connections turned away at the door, by reason.",
+        "Connections turned away by admission rules or full upstreams, by reason.",
         (
             (labels | {"reason": reason}, count)
             for labels, one in listeners
@@ -126,6 +126,12 @@ def _routes(reading: Reading) -> Iterator[Family]:
 
 def _upstreams(reading: Reading) -> Iterator[Family]:
     upstreams = [({"upstream": one.name}, one) for one in reading.upstreams]
+    yield _family(
+        "lbproxy_upstream_endpoints_eligible",
+        "gauge",
+        "Endpoints of the upstream that new sessions may go to.",
+        ((labels, one.eligible) for labels, one in upstreams if one.eligible is not None),
+    )
     yield _histogram(
         "lbproxy_upstream_connect_duration_seconds",
         "Time an established connection to an endpoint took to establish.",
@@ -140,7 +146,7 @@ def _upstreams(reading: Reading) -> Iterator[Family]:
     yield _family(
         "lbproxy_sessions_waiting",
         "gauge",
-        "Sessions that wait for an endpoint.",
+        "Sessions that wait before they are dialled for again.",
         ((labels, one.waiting) for labels, one in upstreams),
     )
 

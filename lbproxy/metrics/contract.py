@@ -54,9 +54,10 @@ class SourceReading:
 @dataclass(slots=True)
 class UpstreamReading:
     """`endpoints` may be lazy (a generator over a tuple of the live ones): it is read once, some hundred at a time, so that ten
-    thousand endpoints are no long step on the loop."""
+    thousand endpoints are no long step on the loop. `eligible` is None for an upstream that has left the configuration."""
 
     name: str
+    eligible: int | None
     connect_duration: Histogram
     connect_attempts: int
     waiting: int

@@ -38,6 +38,7 @@ class Pool:
     def __init__(self, options: PoolOptions, make_strategy: MakeStrategy) -> None:
         self.options = options
         self.attempts = 0  # dials begun
+        self.waiting = 0  # sessions that pause before another dial; kept by the dialer
         self.connect_duration = Histogram(CONNECT_BOUNDS_S)
         self._make_strategy = make_strategy
         self._roster = Roster(options.name)

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from lbproxy.domain.address import sockaddr
 from lbproxy.domain.backoff import Backoff
 from lbproxy.domain.effects import Effect
 from lbproxy.domain.endpoint import Endpoint
@@ -29,6 +28,7 @@ from lbproxy.proxy.routing import Route
 from lbproxy.proxy.sessions import Session, SessionTable
 from lbproxy.proxy.sockets import FAMILIES, as_socket, open_dialing, refuse
 from lbproxy.relay.contract import Connected, Doorway, Event, Outcome, Relay, RelayOptions, Socket
+from lbproxy.wire.local import socket_name
 
 logger = logging.getLogger(__name__)
 
@@ -154,14 +154,11 @@ class Dialer:
             if not isinstance(lease, Lease):
                 self._no_endpoint(session, client, lease)
                 return
-            self._picked(session, lease)
+            session.lease = lease
+            session.attempts += 1
+            session.move(_PICKED)
             if self._connect(session, client, lease):
                 return
-
-    def _picked(self, session: Session, lease: Lease) -> None:
-        session.lease = lease
-        session.attempts += 1
-        session.move(_PICKED)
 
     def _connect(self, session: Session, client: Socket, lease: Lease) -> bool:
         """True when the relay has taken over, or the session has ended; False: pick once more."""
@@ -172,9 +169,9 @@ class Dialer:
             failure = error.errno or 0
             cause = self._local_fault(route, error)
         else:
-            target = endpoint.sockaddr if address is endpoint.address else sockaddr(address)
             try:
-                failure = upstream.connect_ex(target)
+                known = address is endpoint.address and "%" not in address.host
+                failure = upstream.connect_ex(endpoint.sockaddr if known else socket_name(address))
             except OSError as error:  # an IPv6 zone whose interface is gone is not even an address
                 logger.debug("upstream %s: %s: %s", route.upstream, address, error)
                 failure = errno.ENETUNREACH
@@ -229,16 +226,27 @@ class Dialer:
             session.client = client
             session.context.tried = ()
             session.move(_WAITING)
+            route.pool.waiting += 1
             session.pause = self._loop.call_later(pause_s, self._resume, session)
         else:
             self._fail(session, client, EndReason.NO_ENDPOINT, Phase.ROUTE, 0)
 
-    def _resume(self, session: Session) -> None:
-        client, session.client, session.pause = session.client, None, None
+    def _wake(self, session: Session) -> Socket:
+        """End the pause of a session, whether it is over or not; its client, which the caller owns from now on."""
+        client, session.client = session.client, None
         assert client is not None
+        if session.pause is not None:
+            session.pause.cancel()
+            session.pause = None
+        session.route.pool.waiting -= 1
+        return client
+
+    def _resume(self, session: Session) -> None:
+        client = self._wake(session)
         session.context.now = self._now()
-        if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._fail(session, client, EndReason.CLIENT_GONE, Phase.WAIT, 0)
+        gone = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if gone:
+            self._fail(session, client, EndReason.CLIENT_GONE, Phase.WAIT, gone)
             return
         try:
             self._dial(session, client)
@@ -326,10 +334,7 @@ class Dialer:
         """End a session whatever it is doing."""
         assert self._relay is not None
         if session.client is not None:
-            if session.pause is not None:
-                session.pause.cancel()
-            client, session.client = session.client, None
-            self._fail(session, client, reason, Phase.WAIT, 0)
+            self._fail(session, self._wake(session), reason, Phase.WAIT, 0)
         elif not self._relay.abort(session.id, reason, reset=reset):
             # Its outcome is already on the way; should that give the client back, nothing more is tried.
             session.doomed = reason

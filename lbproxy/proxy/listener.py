@@ -90,6 +90,7 @@ class Listener:
         self._rules = AddressRules(options)
         for address, listening in self.sockets.items():
             self._prepare(address, listening)
+        self._put_in_order()
         if self._listening or not self.sockets:
             return
         self._resume()
@@ -99,10 +100,16 @@ class Listener:
         self._prepare(address, listening)
         self.sockets[address] = listening
         self._bound[address] = bound_address(listening, address)
+        self._put_in_order()
         if self._listening:
             self._watch(listening)
         else:
             self._resume()
+
+    def _put_in_order(self) -> None:
+        bound = self._bound
+        wanted = [each for each in self.options.binds if each in bound]
+        self._bound = {each: bound[each] for each in (*wanted, *bound)}
 
     def _prepare(self, address: Address, listening: _socket.socket) -> None:
         if address.family != "unix":
@@ -111,7 +118,7 @@ class Listener:
 
     @property
     def addresses(self) -> list[Address]:
-        """Where it really listens: ports chosen by the kernel filled in."""
+        """Where it really listens, in configured order: ports chosen by the kernel filled in."""
         return list(self._bound.values())
 
     @property

@@ -14,6 +14,7 @@ from lbproxy.pool.pool import Pool
 from lbproxy.proxy.options import ConnectOptions, TcpOptions, Timeouts
 from lbproxy.proxy.sockets import FAMILIES, dialing_options, keepalive, leg_options
 from lbproxy.relay.contract import Dial, Doorway, Plan, RelayOptions, Socket
+from lbproxy.wire.local import with_zone
 
 _SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h, and IP6T_SO_ORIGINAL_DST
 
@@ -78,7 +79,7 @@ class Route:
         address = endpoint.address
         family = FAMILIES[address.family]
         options = dialing_options(family, self.leg_options, self.connect)
-        # What a zone means, the socket layer looks up at each connect: interfaces come and go.
+        # What a zone means is looked up at each connect: interfaces come and go.
         if self.transparent or options is None or (address.family == "inet6" and "%" in address.host):
             return None
         return doorway.prepare(Dial(family, endpoint.sockaddr, options, self.relay_options(endpoint)))
@@ -104,16 +105,19 @@ def original_destination(client: Socket) -> Address | None:
     if client.family not in {socket.AF_INET, socket.AF_INET6}:
         return None
     local = client.getsockname()
+    ours = local[0]
     try:
         if client.family == socket.AF_INET or is_mapped(local[0]):
             raw = client.getsockopt(socket.IPPROTO_IP, _SO_ORIGINAL_DST, 16)
             meant = ip_address(socket.inet_ntop(socket.AF_INET, raw[4:8]), struct.unpack("!H", raw[2:4])[0])
         else:
             raw = client.getsockopt(socket.IPPROTO_IPV6, _SO_ORIGINAL_DST, 28)
-            meant = ip_address(socket.inet_ntop(socket.AF_INET6, raw[8:24]), struct.unpack("!H", raw[2:4])[0])
+            host = with_zone(socket.inet_ntop(socket.AF_INET6, raw[8:24]), struct.unpack("=I", raw[24:28])[0])
+            meant = ip_address(host, struct.unpack("!H", raw[2:4])[0])
+            ours = with_zone(ours, local[3])
     except OSError:  # ENOENT: not redirected; ENOPROTOOPT: no connection tracking here
         return None
-    return None if meant == ip_address(local[0], local[1]) else meant
+    return None if meant == ip_address(ours, local[1]) else meant
 
 
 def is_mapped(host: str) -> bool:

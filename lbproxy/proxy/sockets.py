@@ -13,9 +13,10 @@ import socket
 import stat
 from typing import Final
 
-from lbproxy.domain.address import Address, sockaddr
+from lbproxy.domain.address import Address, ip_address
 from lbproxy.proxy.options import ConnectOptions, TcpOptions
 from lbproxy.relay.contract import Keepalive
+from lbproxy.wire.local import socket_name
 
 FAMILIES: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
 _RESET: Final = b"\x01\0\0\0\0\0\0\0"  # struct linger {1, 0}
@@ -112,7 +113,7 @@ def bind(address: Address, tcp: TcpOptions, *, v6only: bool) -> _socket.socket:
             if family == socket.AF_INET6:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only))
             set_options(bound, leg_options(tcp))
-        bound.bind(sockaddr(address))
+        bound.bind(socket_name(address))
     except OSError:
         bound.close()
         raise
@@ -140,14 +141,13 @@ def _clear_stale(path: str) -> None:
 
 
 def _is_listened_on(path: str) -> bool:
-    """Asked of the kernel's table: a connect would be a session for whoever listens."""
-    owners = _unix_listeners(path)
-    if owners is not None:
-        return bool(owners)
+    """Asked of the kernel's table first: a connect would be a session for whoever listens. The table shows no socket of another
+    network namespace, and none that takes datagrams; those tell by their answer."""
+    if _unix_listeners(path):
+        return True
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
-        # EAGAIN means that the owner's backlog is full: somebody is very much there.
-        return probe.connect_ex(path) in {0, errno.EAGAIN}
+        return probe.connect_ex(path) not in {errno.ECONNREFUSED, errno.ENOENT}
 
 
 def _unix_listeners(path: str) -> set[int] | None:
@@ -195,8 +195,12 @@ def open_dialing(family: int, options: tuple[SocketOption, ...], connect: Connec
         if connect.mark is not None:
             dialing.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, connect.mark)
         if connect.source is not None:
+            if (":" in connect.source) != (family == socket.AF_INET6):
+                raise OSError(
+                    errno.EAFNOSUPPORT, f"connect.source {connect.source} is of another address family"
+                )
             dialing.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            dialing.bind((connect.source, 0))
+            dialing.bind(socket_name(ip_address(connect.source, 0)))
     except OSError:
         dialing.close()
         raise

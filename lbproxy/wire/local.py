@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from lbproxy.domain.address import Address
+from lbproxy.domain.address import Address, SockAddress, ip_address, sockaddr
 
 REMEMBERED_S: Final = 60.0  # interfaces come and go rarely
 REMEMBERED: Final = 100_000
 _LISTEN: Final = "0A"  # TCP_LISTEN in /proc/net/tcp
+
+
+def socket_name(address: Address) -> SockAddress:
+    """What `connect` and `bind` take, with the interface that a zone id names at present: Python drops a zone in the host. Raises
+    OSError (ENODEV) when there is no such interface."""
+    host, percent, zone = address.host.partition("%")
+    if not percent or address.family != "inet6":
+        return sockaddr(address)
+    try:
+        index = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+    except OSError as error:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from error
+    return host, address.port, 0, index
+
+
+def with_zone(host: str, scope: int) -> str:
+    """An address as the kernel tells it, with its zone id where it has one."""
+    return f"{host}%{socket.if_indextoname(scope)}" if scope else host
 
 
 def is_local(ip: str) -> bool:
@@ -20,7 +39,7 @@ def is_local(ip: str) -> bool:
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((ip, 0))
+            probe.bind(socket_name(ip_address(ip, 0)))
     except OSError:
         return False
     return True

@@ -25,7 +25,7 @@ class Secret:
         Raises SecretError when the file cannot be read or holds nothing.
         """
         if self.path is None:
-            return self.value or ""
+            return (self.value or "").strip()
         try:
             status = self.path.stat()
             stamp = (status.st_ino, status.st_size, status.st_mtime_ns)

@@ -128,6 +128,7 @@ def test_one_formatter_moves_on_with_the_seconds() -> None:
     ],
 )
 def test_a_hostile_name_is_escaped_and_comes_back(name: str) -> None:
+    """N3."""
     for_json, for_text = (line(kind, WEB._replace(listener=name)) for kind in ("json", "text"))
     assert json.loads(for_json)["listener"] == name
     value = re.search(r'listener=("(?:[^"\\]|\\.)*") client=', for_text)

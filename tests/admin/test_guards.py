@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -233,18 +234,60 @@ async def test_what_is_no_http_ends_quietly(
     assert await status(server, "GET", "/healthz") == 200
 
 
-async def test_too_many_connections_are_closed_at_once(
+async def test_nobody_keeps_the_probes_out_by_saying_nothing(
+    operations: FakeOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the limit of connections the one that has been silent longest gives way, one that is being answered does not."""
+    monkeypatch.setattr("lbproxy.admin.server.CONNECTIONS", 3)
+    async with serving(operations) as server, asyncio.timeout(WITHIN_S):
+        address = (server.addresses[0].host, server.addresses[0].port)
+        said = [b"", b"GET /healthz HTTP/1.1\r\nHo", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"]
+        held = []
+        for words in said:
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(words)
+            held.append((reader, writer))
+        assert b"200 OK" in await held[2][0].readuntil(b"}\n")
+        assert await status(server, "GET", "/healthz") == 200
+        with contextlib.suppress(ConnectionResetError):
+            assert await held[0][0].read() == b""
+        for words, (reader, writer) in zip((b"st: x\r\n\r\n", said[2]), held[1:], strict=True):
+            writer.write(words)
+            assert b"200 OK" in await reader.readuntil(b"}\n")
+        for _, writer in held:
+            writer.close()
+
+
+async def test_those_that_have_left_take_no_room(
     operations: FakeOperations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lbproxy.admin.server.CONNECTIONS", 3)
     async with serving(operations) as server:
         address = (server.addresses[0].host, server.addresses[0].port)
+        for _ in range(20):
+            assert await status(server, "GET", "/healthz") == 200
+            _, writer = await asyncio.open_connection(*address)  # comes and goes without a word
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_a_newcomer_is_turned_away_while_all_the_others_are_being_answered(
+    operations: FakeOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lbproxy.admin.server.CONNECTIONS", 3)
+    async with serving(operations) as server, asyncio.timeout(WITHIN_S):
+        address = (server.addresses[0].host, server.addresses[0].port)
         held = [await asyncio.open_connection(*address) for _ in range(3)]
-        for reader, writer in held:  # answered, so that the server has seen each
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            await reader.readline()
-        assert await raw(server, b"") == b""
         for _, writer in held:
+            writer.write(
+                b"POST /api/v1/drain HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+            )
+        for reader, _ in held:  # its body is waited for
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+        assert await raw(server, b"") == b""
+        for reader, writer in held:
+            writer.write(b"{}")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 415")
             writer.close()
 
 

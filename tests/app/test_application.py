@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from lbproxy.app import binds
+from lbproxy.app import binds, changes
 from lbproxy.app.application import Application
 from lbproxy.config.load import Loaded, load_text
 from lbproxy.domain.address import Address
@@ -92,6 +92,24 @@ async def test_a_reload_that_breaks_in_any_way_is_told_and_the_program_goes_on(
         it.on_read = lambda: None
         await it.reload("unchanged")
         assert it.eligible == ["127.0.0.1:1"]
+
+
+async def test_a_change_that_a_defect_broke_off_is_made_by_the_next_reload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with running(CONFIG.format(listen=0, endpoint=1)) as it:
+        listener = it.application.running.listeners["in"]
+        it.text = it.text.replace("upstream: up}", "upstream: up, max_connections: 7}")
+        with monkeypatch.context() as context:
+            context.setattr(changes, "_apply_listener", broken)
+            await it.reload("failed")
+        assert listener.options.max_connections != 7
+        await it.reload("applied")
+        assert listener.options.max_connections == 7
+        await it.reload("unchanged")
 
 
 async def test_who_holds_a_taken_port_is_looked_up_beside_the_loop(

@@ -141,6 +141,7 @@ async def test_from_configured_endpoints_to_discovery_and_back(rig: Rig) -> None
 
 
 async def test_one_of_our_own_listeners_is_refused_also_when_it_comes_later(rig: Rig) -> None:
+    """D11, of discovered endpoints; those of the configuration are in the table of mistakes."""
     registry = ScriptedRegistry(answer(1, 2, 3))
     upstream = rig.upstream(source(registry))
     await settle()

@@ -241,7 +241,7 @@ async def test_the_token_comes_from_a_file_or_the_environment(
         )
         assert (await command(capsys, "status", *admin, "--health")).code == 0
         assert (await command(capsys, "status", *admin, "--token-file", str(file))).code == 0
-        monkeypatch.setenv("LBPROXY_ADMIN_TOKEN", "secret")
+        monkeypatch.setenv("LBPROXY_ADMIN_TOKEN", "secret\n")
         assert (await command(capsys, "status", *admin)).code == 0
         monkeypatch.setenv("LBPROXY_ADMIN_TOKEN", "two\nlines")
         assert (await command(capsys, "status", *admin)).code == 2

@@ -106,6 +106,9 @@ def test_a_literal_secret_may_be_allowed() -> None:
 
 def test_an_empty_secret_is_refused() -> None:
     assert failing(GOOD + "admin:\n  token: ${T}\n", {"T": ""}) == "f:4:10: admin.token: the secret is empty"
+    assert (
+        failing(GOOD + "admin:\n  token: ${T}\n", {"T": "\n"}) == "f:4:10: admin.token: the secret is empty"
+    )
 
 
 def test_a_secret_file_is_relative_to_the_configuration(tmp_path: Path) -> None:

@@ -61,6 +61,13 @@ async def test_more_clients_than_descriptors_are_served_in_turn(start: Start) ->
         assert lb.get("/api/v1/listeners")["items"][0]["state"] == "accepting"
 
 
+def test_limit_that_descriptors_do_not_allow_is_told(start: Start) -> None:
+    listening, port = listen()
+    with listening:
+        lb = start(config([port], more="runtime: {max_connections: 5000}"), nofile=256)
+        assert lb.said("runtime.max_connections: 5000 do not fit into 256 open files")
+
+
 async def test_listener_at_its_limit_lets_the_others_be(start: Start) -> None:
     async with upstreams(hold) as (up,):
         lb = start(

@@ -94,6 +94,24 @@ def test_local_ports_that_run_out_are_no_fault_of_the_endpoint(start: Start, net
             assert again.recv(1) == b"!"
 
 
+def test_time_out_of_the_kernels_own_is_a_time_out_like_ours(start: Start, netns: Namespace) -> None:
+    """D9: ETIMEDOUT comes from the connect before our limit is met"""
+    netns.nft(
+        "table ip t { chain out { type filter hook output priority 0; ip daddr 127.0.0.8 tcp dport 81 drop\n}\n}\n"
+    )
+    netns.run(["sysctl", "-w", "net.ipv4.tcp_syn_retries=1"])  # the least: two seconds or three
+    listening, port = inside(netns)
+    with listening:
+        tiers = ["address: '127.0.0.8:81'", f"address: '127.0.0.1:{port}', priority: 1"]
+        lb = start(config(tiers, upstream="connect: {timeout: 1h, budget: 1h}"), netns=netns)
+        with client_of(netns, lb) as client, accept(listening) as upstream:
+            upstream.sendall(b"!")
+            assert client.recv(1) == b"!"
+        lb.until(lambda: len(lb.ended()) == 1)
+        assert lb.ended()[0]["attempts"] == 2
+        assert lb.total("lbproxy_endpoint_connect_failures_total", reason="timeout") == 1
+
+
 def test_silent_network_costs_one_dials_time_and_not_the_session(start: Start, netns: Namespace) -> None:
     """D3: packets to the first endpoint vanish"""
     netns.nft(

@@ -1,9 +1,10 @@
-"""Conformance L1, L2, L3, L5, L10: who gets how many connections, and what an operator's orders change."""
+"""Conformance L1, L2, L3, L5, L6, L10: who gets how many connections, and what an operator's orders change."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import ExitStack
 
 import pytest
 
@@ -13,15 +14,18 @@ from tests.e2e.peers import (
     Address,
     Talk,
     Upstream,
+    connect,
     dial,
     echo,
     exchange,
     hold,
     hold_one,
+    listen,
     receive,
     until,
     upstreams,
 )
+from tests.e2e.peers import accept as accept_by
 from tests.e2e.program import config
 from tests.patience import WITHIN_S
 
@@ -187,6 +191,24 @@ async def test_drained_endpoint_gets_no_new_connection_and_keeps_the_old(start: 
         assert accepted([left, right]) == [4, 14]
         for client in old + new:
             client.close()
+
+
+def test_endpoint_that_goes_down_keeps_the_sessions_it_has(start: Start) -> None:
+    """L6, the default: what it refuses from now on goes elsewhere"""
+    (going, going_port), (staying, staying_port) = listen(), listen()
+    with going, staying, ExitStack() as open_:
+        lb = start(config([going_port, staying_port]))
+        client, upstream = open_.enter_context(connect(lb.address())), open_.enter_context(accept_by(going))
+        going.close()
+        for _ in range(4):
+            with connect(lb.address()) as other, accept_by(staying) as elsewhere:
+                elsewhere.sendall(b"!")
+                assert other.recv(1) == b"!"
+        for receiver, sender in ((client, upstream), (upstream, client)):
+            sender.sendall(b"still here")
+            assert receiver.recv(10, socket.MSG_WAITALL) == b"still here"
+        assert lb.endpoints()[going_port]["active"] == 1
+        assert lb.total("lbproxy_endpoint_connect_failures_total", reason="refused") >= 1
 
 
 async def test_drain_with_a_deadline_closes_what_is_left(start: Start) -> None:

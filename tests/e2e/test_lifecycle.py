@@ -1,21 +1,25 @@
-"""Conformance C9, K6, K7, K8: from the first connection to the last, with the signals and sockets a service manager uses."""
+"""Conformance C9, K5 to K9: from the first connection to the last, with the signals and sockets a service manager uses."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.peers import accept, connect, listen, read_to_end
-from tests.e2e.program import config
+from tests.e2e.peers import accept, connect, echo, listen, read_to_end, until, upstreams
+from tests.e2e.program import config, lbproxy
 from tests.patience import WITHIN_S
 from tests.servers.ports import ReservedPort
 
 QUEUED = 20
+BACKLOG = 8
+BURST_WITHIN_S = 30.0  # ten times what the case allows
 
 
 def test_sigterm_serves_what_is_queued_and_lets_the_living_finish(start: Start) -> None:
@@ -53,7 +57,7 @@ def test_sigterm_serves_what_is_queued_and_lets_the_living_finish(start: Start) 
 
 
 def test_drain_deadline_cuts_what_is_left(start: Start) -> None:
-    """C9: FIN for an idle session, RST where bytes could not be delivered; their number is logged and the exit is a good one"""
+    """C9, K9: FIN for an idle session, RST where bytes could not be delivered; their number is logged and the exit is a good one"""
     listening, port = listen()
     with listening, ExitStack() as open_:
         lb = start(config([port], more="runtime: {drain_timeout: 300ms}"))
@@ -90,16 +94,21 @@ def test_second_sigterm_ends_it_at_once(start: Start) -> None:
             assert read_to_end(upstream) == (0, "FIN")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("event_loop", ["auto", "asyncio"])
-def test_signals_that_come_while_it_ends_spoil_no_good_end(start: Start, event_loop: str) -> None:
-    """K7: a manager that is impatient sends one after the other, up to the last moment"""
+def test_signals_that_go_on_to_the_last_moment_leave_the_exit_status_alone(
+    start: Start, number: signal.Signals, event_loop: str
+) -> None:
+    """K7: whoever holds Ctrl-C down, or a manager without patience"""
     listening, port = listen()
     with listening:
         lb = start(config([port], more=f"runtime: {{event_loop: {event_loop}}}"))
-        while not lb.ends_within(0.002):
-            lb.signal(signal.SIGTERM)
+        deadline = time.monotonic() + WITHIN_S
+        while lb.process.poll() is None and time.monotonic() < deadline:
+            lb.signal(number)
             lb.signal(signal.SIGHUP)
         assert lb.wait() == 0
+        assert lb.stderr().count("draining: ") == 1
 
 
 def test_api_drain_is_as_good_as_a_signal(start: Start) -> None:
@@ -126,6 +135,63 @@ def test_killed_program_listens_again_at_once(start: Start) -> None:
             lb.signal(signal.SIGKILL)
             assert lb.wait() == -signal.SIGKILL
             assert read_to_end(client)[0] == 0
+
+
+def test_second_instance_that_cannot_start_leaves_the_first_alone(start: Start, tmp_path: Path) -> None:
+    """K5: it fails before it is ready; sessions, the accept queue and the socket file stay with the first"""
+    listening, port = listen()
+    with listening, ExitStack() as open_:
+        inside = tmp_path / "in.sock"
+        lb = start(config([port], bind=f"unix:{inside}", listener="max_connections: 1"))
+
+        def client() -> socket.socket:
+            made = open_.enter_context(socket.socket(socket.AF_UNIX))
+            made.settimeout(WITHIN_S)
+            made.connect(str(inside))
+            return made
+
+        live = client()
+        upstream = open_.enter_context(accept(listening))
+        lb.until(lambda: lb.get("/api/v1/listeners")["items"][0]["state"] == "paused")
+        queued = client()
+        done = lbproxy("run", "-c", str(lb.file))
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+        assert f"listener in: cannot bind unix:{inside}: Address already in use" in done.stderr
+        upstream.sendall(b"still here")
+        assert live.recv(10, socket.MSG_WAITALL) == b"still here"
+        live.close()
+        upstream.close()
+        for waiting in (queued, client()):
+            with accept(listening) as other:
+                other.sendall(b"!")
+                assert waiting.recv(1) == b"!"
+            waiting.close()
+
+
+@pytest.mark.timeout(60)
+async def test_burst_that_the_accept_queue_cannot_hold_is_served_all_the_same(start: Start) -> None:
+    """H4: a queue of 8, three times as many at once while the program stands still; the kernel repeats the SYN of those who find no
+    place, and each second as many as the queue holds come in"""
+
+    async def ask() -> bytes:
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, address)
+            await loop.sock_sendall(client, b"x")
+            return await loop.sock_recv(client, 1)
+
+    loop = asyncio.get_running_loop()
+    async with upstreams(echo) as (up,):
+        lb = start(config([up.port], listener=f"backlog: {BACKLOG}"))
+        address = lb.address()
+        lb.signal(signal.SIGSTOP)
+        async with asyncio.timeout(BURST_WITHIN_S), asyncio.TaskGroup() as group:
+            asked = [group.create_task(ask(), name="client") for _ in range(3 * BACKLOG)]
+            await asyncio.sleep(0)  # all of them have sent a SYN
+            lb.signal(signal.SIGCONT)
+        assert [each.result() for each in asked] == [b"x"] * len(asked)
+        await until(lambda: len(lb.ended()) == len(asked))
+        assert {line["reason"] for line in lb.ended()} == {"client_eof"}
 
 
 def test_readiness_is_off_before_the_listeners_close(start: Start) -> None:

@@ -7,6 +7,7 @@ others that are routed through it (prerouting).
 from __future__ import annotations
 
 import importlib.util
+import re
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tests.patience import WITHIN_S
 from tests.servers.netns import Namespace, network_namespace
 from tests.servers.programs import missing, require
 
+EXAMPLE: Final = Path(__file__).resolve().parents[2] / "config" / "transparent.yaml"
 MARK: Final = 7
 PORT: Final = 8001
 ADMIN: Final = 8002
@@ -92,6 +94,27 @@ def test_network_tests_of_the_standard_library_pass_unchanged(
     assert "OK" in done.stderr
     through.until(lambda: through.active() == 0)
     assert len(through.ended()) > 5
+
+
+def test_example_works_with_the_rules_that_stand_in_it(start: Start, netns: Namespace) -> None:
+    require("nft")
+    example = EXAMPLE.read_text()
+    lb = start(example, netns=netns)
+    rules = re.findall(r"^#   (nft .*)$", example, re.MULTILINE)
+    assert len(rules) == 4
+    for rule in rules:
+        netns.run(["sh", "-c", rule])
+    with netns.inside():
+        listening = socket.create_server(("127.0.0.5", 80))
+    with listening:
+        listening.settimeout(WITHIN_S)
+        with netns.inside():
+            client = connect(("127.0.0.5", 80))
+        with client, accept(listening) as upstream:
+            upstream.sendall(b"!")
+            assert client.recv(1) == b"!"
+    lb.until(lambda: len(lb.ended()) == 1)
+    assert lb.ended()[0]["endpoint"] == "original_dst"
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])

@@ -159,6 +159,9 @@ async def test_removed_listener_refuses_and_its_sessions_stay(start: Start) -> N
             assert states == {"in": "accepting", "gone": "draining"}
         await until(lambda: up.open == 0)
         await until(lambda: lb.active() == 0)
+        # With its last session it leaves the lists and the metrics, without a further reload.
+        await until(lambda: [one["name"] for one in lb.get("/api/v1/listeners")["items"]] == ["in"])
+        assert not [labels for name, labels in lb.metrics() if ("listener", "gone") in labels]
 
 
 async def test_new_bind_that_is_taken_changes_nothing(start: Start) -> None:

@@ -277,3 +277,20 @@ def test_sessions_tell_round_trip_times_and_what_was_sent_again(start: Start) ->
             head, line = done.stdout.splitlines()
             assert head.split()[-2:] == ["RTT", "RESENT"]
             assert line.endswith("0 / 0")
+
+
+def test_upstream_without_an_endpoint_is_told_until_it_is_gone_from_the_configuration(start: Start) -> None:
+    """Series of endpoints may be limited, and end with a registry's answer; this one stays to alert on"""
+    listening, port = listen()
+    with listening:
+        more = "metrics: {endpoints: none}"
+        lb = start(config([port, f"address: '127.0.0.1:{port + 1}', weight: 0"], more=more))
+        assert lb.total("lbproxy_upstream_endpoints_eligible", upstream="up") == 1
+        lb.order("up", port, "drain")
+        assert lb.total("lbproxy_upstream_endpoints_eligible", upstream="up") == 0
+        lb.write(
+            config([port], more=more).replace("upstream: up", "upstream: other").replace("{up:", "{other:")
+        )
+        lb.post("/api/v1/reload")
+        found = {labels for name, labels in lb.metrics() if name == "lbproxy_upstream_endpoints_eligible"}
+        assert found == {frozenset({("upstream", "other")})}

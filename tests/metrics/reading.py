@@ -38,6 +38,7 @@ def reading(endpoints: int = 2, name: str = "web") -> Reading:
         upstreams=[
             UpstreamReading(
                 name,
+                endpoints,
                 histogram(CONNECT_BOUNDS_S, 0.0005, 0.003),
                 12,
                 0,

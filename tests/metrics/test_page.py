@@ -64,6 +64,7 @@ async def test_every_number_of_the_reading_is_on_the_page(accept: str) -> None:
         ("lbproxy_connection_duration_seconds_bucket", (("le", "0.05"), *WEB)): 1,
         ("lbproxy_connection_duration_seconds_bucket", (("le", "86400.0"), *WEB)): 2,
         ("lbproxy_connection_duration_seconds_bucket", (("le", "+Inf"), *WEB)): 3,
+        ("lbproxy_upstream_endpoints_eligible", (("upstream", "web"),)): 2,
         ("lbproxy_upstream_connect_duration_seconds_bucket", (("le", "0.0005"), ("upstream", "web"))): 1,
         ("lbproxy_upstream_connect_duration_seconds_count", (("upstream", "web"),)): 2,
         ("lbproxy_session_connect_attempts_total", (("upstream", "web"),)): 12,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 
 import pytest
@@ -11,10 +12,11 @@ import pytest
 from lbproxy.domain.address import ip_address
 from lbproxy.domain.errors import ConnectFailure
 from lbproxy.domain.membership import Member, Membership
-from lbproxy.domain.session import EndReason, Phase, Rejection
+from lbproxy.domain.session import EndReason, Phase, Rejection, State
 from lbproxy.proxy.options import ConnectOptions, ListenerOptions, TcpOptions, Timeouts
 from tests.patience import WITHIN_S
 from tests.proxy.rig import (
+    LINGER_RESET,
     address_of,
     listening_socket,
     peers,
@@ -120,6 +122,31 @@ async def test_a_single_endpoint_that_comes_back_within_the_pause_serves_the_cli
         assert rig.pool.endpoints()[0].failure_streak == 0
 
 
+async def test_who_pauses_between_two_dials_is_counted_and_leaves_when_reset_or_drained() -> None:
+    connect = ConnectOptions(attempts=100, budget_s=60)
+    async with running() as rig:
+        with refusing() as address:
+            rig.start([address], connect=connect)
+            for by_client in (True, False):
+                client = rig.connect()
+                async with asyncio.timeout(WITHIN_S):
+                    while not rig.pool.waiting:  # noqa: ASYNC110 - the pool tells nobody
+                        await asyncio.sleep(0)
+                [session] = rig.dialer.sessions
+                assert (session.state, rig.pool.waiting) == (State.WAITING, 1)
+                if by_client:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+                else:
+                    rig.dialer.abort(session, EndReason.DRAINED, reset=False)
+                client.close()
+                await rig.until_ended(2 - by_client)
+                assert rig.pool.waiting == 0
+        assert [(each.reason, each.phase, each.errno) for each in rig.ended] == [
+            (EndReason.CLIENT_GONE, Phase.WAIT, errno.ECONNRESET),
+            (EndReason.DRAINED, Phase.WAIT, 0),
+        ]
+
+
 async def test_the_budget_ends_a_session_whose_only_endpoint_keeps_refusing() -> None:
     loop = asyncio.get_running_loop()
     async with running() as rig:
@@ -171,7 +198,9 @@ async def test_when_every_endpoint_is_full_the_client_is_turned_away_and_counted
         assert rig.route.ended[EndReason.FULL] == 1
 
 
-async def test_a_local_failure_is_never_held_against_the_endpoint() -> None:
+async def test_a_local_failure_is_told_and_never_held_against_the_endpoint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A source address that this machine does not have: no packet leaves."""
     loop = asyncio.get_running_loop()
     async with peers(b"a") as up, running() as rig:
@@ -179,10 +208,26 @@ async def test_a_local_failure_is_never_held_against_the_endpoint() -> None:
         with rig.connect() as client, pytest.raises(ConnectionResetError):
             await receive_all(loop, client)
         [ended] = await rig.until_ended(1)
-        assert ended.reason is EndReason.LOCAL_PORTS
+        assert (ended.reason, ended.errno) == (EndReason.INTERNAL_ERROR, errno.EADDRNOTAVAIL)
+        assert "cannot make a socket to dial from: [Errno 99]" in caplog.text
         [endpoint] = rig.pool.endpoints()
         assert (endpoint.failure_streak, endpoint.connect_failures) == (0, {ConnectFailure.LOCAL: 1})
         assert up[b"a"].accepted == 0
+
+
+async def test_an_endpoint_of_another_family_than_the_source_address_gives_way_to_one_of_its_own() -> None:
+    """As behind a host name with A and AAAA records."""
+    loop = asyncio.get_running_loop()
+    async with peers(b"ok") as up, running() as rig:
+        members = [ip_address("::1", 9), address_of(up[b"ok"].listening)]
+        rig.start(members, connect=ConnectOptions(source="127.0.0.1"))
+        with rig.connect() as client:
+            client.shutdown(socket.SHUT_WR)
+            assert await receive_all(loop, client) == b"ok"
+        [ended] = await rig.until_ended(1)
+        assert ended.attempts == 2
+        assert rig.pool.endpoints()[0].connect_failures == {ConnectFailure.LOCAL: 1}
+        assert rig.pool.endpoints()[0].failure_streak == 0
 
 
 async def test_an_ipv6_zone_whose_interface_is_gone_is_an_endpoint_out_of_reach() -> None:

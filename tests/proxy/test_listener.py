@@ -15,6 +15,7 @@ import pytest
 from lbproxy.domain.address import ip_address, unix_address
 from lbproxy.domain.session import EndReason, Phase, Rejection
 from lbproxy.proxy.options import ListenerOptions, TcpOptions
+from lbproxy.proxy.sockets import open_listening
 from tests.proxy.rig import (
     LINGER_RESET,
     Rig,
@@ -25,6 +26,7 @@ from tests.proxy.rig import (
     receive_all,
     running,
 )
+from tests.servers.netns import Namespace
 
 pytestmark = pytest.mark.both_loops
 
@@ -125,6 +127,29 @@ async def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not(tmp_path: P
         async with running() as second:
             with pytest.raises(OSError, match="in use"):
                 second.start([], bind=path)
+
+
+async def test_a_unix_socket_that_takes_datagrams_is_not_replaced(tmp_path: Path) -> None:
+    path = unix_address(str(tmp_path / "s"))
+    async with running() as rig:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+            log.bind(path.host)
+            with pytest.raises(OSError, match="in use"):
+                rig.start([], bind=path)
+            assert os.path.exists(path.host)
+
+
+async def test_a_unix_listener_of_another_network_namespace_is_not_replaced(
+    tmp_path: Path, netns: Namespace
+) -> None:
+    """As of another container that shares the folder: the kernel's table does not show it."""
+    path = unix_address(str(tmp_path / "s"))
+    with netns.inside():
+        there = listening_socket(path)
+    async with running() as rig:
+        with there, pytest.raises(OSError, match="in use"):
+            rig.start([], bind=path)
+        assert os.path.exists(path.host)
 
 
 @pytest.mark.parametrize("whose", ["listener", "process"])
@@ -243,6 +268,21 @@ async def test_an_address_moves_to_another_listener_with_its_queue() -> None:
             [bind] = rig.listener.sockets
             rig.listener.add(bind, rig.listener.hand_over(bind))
             assert await receive(loop, client, 1) == b"a"
+
+
+async def test_addresses_are_told_in_the_configurations_order_also_after_a_reload() -> None:
+    async with running() as rig:
+        rig.start([])
+        [first] = rig.listener.sockets
+        for host in ("127.0.0.3", "127.0.0.2"):
+            before = ip_address(host, 0)
+            options = ListenerOptions("in", (before, *rig.listener.options.binds), "up")
+            rig.listener.configure(options, rig.route)
+            rig.listener.add(before, open_listening(before, options.tcp, options.backlog, v6only=False))
+        assert [each.host for each in rig.listener.addresses] == ["127.0.0.2", "127.0.0.3", first.host]
+        options = ListenerOptions("in", tuple(reversed(options.binds)), "up")
+        rig.listener.configure(options, rig.route)
+        assert [each.host for each in rig.listener.addresses] == [first.host, "127.0.0.3", "127.0.0.2"]
 
 
 async def test_options_that_are_no_longer_configured_go_back_to_the_kernels_own() -> None:

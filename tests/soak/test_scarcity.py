@@ -1,4 +1,4 @@
-"""Conformance E4, G4, G5, H2: descriptors, pipes or readers are missing. What cannot be served is refused; the rest goes on."""
+"""Conformance D8, E4, G4, G5, H2: descriptors, pipes or readers are missing. What cannot be served is refused; the rest goes on."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def limit_files(lb: Program, most: int | None) -> None:
 
 
 def test_program_out_of_descriptors_comes_back(start: Start, load: Begin, figure: Figure) -> None:
-    """EMFILE from accept, socket and pipe, again and again under load; none of it is the endpoint's fault"""
+    """D8: EMFILE from accept, socket and pipe, again and again under load; none of it is the endpoint's fault"""
     rounds, number = scaled(20, 3), scaled(500, 100)
     upstream = load("upstream-echo")
     lb = start(config([upstream.port]))

@@ -14,7 +14,7 @@ HIDDEN = "correct horse battery staple"
 
 
 def test_a_value_is_revealed_and_never_printed() -> None:
-    secret = Secret(value=HIDDEN)
+    secret = Secret(value=f"{HIDDEN}\n")  # as a variable that was filled from a file
     assert secret.reveal() == HIDDEN
     assert HIDDEN not in f"{secret!r} {secret!s} {[secret]}"
 
