@@ -61,7 +61,7 @@ class ConsulRegistry:
         index = _index(reply)
         regressed, self._seen = index < self._seen, index
         self._index = 0 if index < asked else index
-        return Answer(candidates, self._consistent, regressed)
+        return Answer(candidates, self._consistent and not reply.streamed, regressed)
 
     async def confirm(self) -> Answer:
         reply = await self._ask("consistent", 0)

@@ -291,6 +291,28 @@ async def test_a_stale_answer_that_is_too_old_is_asked_for_again_of_the_leader(
     assert ports(found) == [2]
 
 
+@pytest.mark.parametrize("consistency", ["default", "stale", "consistent"])
+async def test_an_agent_that_streams_is_no_agent_without_a_leader(
+    imitation: ConsulImitation, make: Make, consistency: str
+) -> None:
+    """As agents of 1.10 and later answer what waits (their `use_streaming_backend`): Consul issue 9776."""
+
+    async def streaming(of: ConsulImitation, request: Any) -> Any:
+        if "index" not in request.query:
+            return of.reply(of.instances)
+        return of.reply(of.instances, X_Consul_KnownLeader="false", X_Consul_Query_Backend="streaming")
+
+    imitation.trouble(streaming)
+    imitation.change(instance(1))
+    registry = make(imitation, consistency=consistency)
+    assert ports(await registry.next()) == [1]
+    for port in (2, 3):
+        imitation.change(instance(port))
+        found = await registry.next()
+        assert (ports(found), found.regressed, found.consistent) == ([port], False, False)
+    assert len(imitation.asked) == 3
+
+
 @pytest.mark.parametrize(
     ("allowed", "nodes", "believed"),
     [
