@@ -1,9 +1,18 @@
-"""How fast a registry that says nothing new is asked again. A change is never kept waiting by this."""
+"""How fast a registry that says nothing new, or fails, is asked again. A change is never kept waiting by this."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
+
+from lbproxy.domain.backoff import Backoff
+from lbproxy.domain.strategy import Random
+
+RETRY: Final = Backoff(base_s=0.2, cap_s=30.0, floor_s=0.1)
+STEADY_S: Final = 2.0
+ASKED_SPREAD: Final = (
+    0.1  # of what a registry asks for, later: it asks the same of everybody, who must not come back together
+)
 
 BURST: Final = 10
 REFILL_A_S: Final = 2.0  # Consul wakes a watch of an unknown service for every registration of any other one
@@ -28,3 +37,31 @@ class Pace:
         self._at = now
         self._tokens -= 1.0
         return 0.0 if self._tokens >= 0.0 else -self._tokens / REFILL_A_S
+
+
+class Retries:
+    """The waits after errors: a back-off with full jitter, or longer where the registry asks for that.
+
+    A registry that answers and fails in turn is one that fails: it may let us list what there is and not watch it, and each list of a
+    large service is dear. So a row of failures ends with answers for `STEADY_S`, and not with the first one.
+    """
+
+    def __init__(self, clock: Callable[[], float], rng: Random) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._failures = 0
+        self._well_since: float | None = None  # None: the last word was an error
+
+    def well(self) -> None:
+        """It has answered."""
+        if self._well_since is None:
+            self._well_since = self._clock()
+
+    def failed(self, asked_s: float | None) -> float:
+        """It has not, and asks to be left alone for `asked_s`: seconds to wait before the next question."""
+        if self._well_since is not None and self._clock() - self._well_since >= STEADY_S:
+            self._failures = 0
+        self._well_since = None
+        wait_s = RETRY.wait_s(self._failures, self._rng)
+        self._failures += 1
+        return max(wait_s, (asked_s or 0.0) * (1.0 + ASKED_SPREAD * self._rng.random()))

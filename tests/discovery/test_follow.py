@@ -8,11 +8,11 @@ import logging
 import pytest
 
 from lbproxy.discovery.contract import Answer, Candidate, Source
-from lbproxy.discovery.follow import LOOK_S, RECOVERY_PAUSE_S, RETRY
+from lbproxy.discovery.follow import LOOK_S, RECOVERY_PAUSE_S
 from lbproxy.discovery.guard import CONFIRM_AFTER_S
 from lbproxy.discovery.intake import SLICE
 from lbproxy.discovery.options import GuardOptions
-from lbproxy.discovery.pace import BURST, REFILL_A_S
+from lbproxy.discovery.pace import ASKED_SPREAD, BURST, REFILL_A_S, RETRY, STEADY_S
 from lbproxy.domain.address import ip_address
 from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.membership import Difference, Membership
@@ -73,9 +73,25 @@ async def test_a_registry_that_asks_to_be_left_alone_is() -> None:
     async with of.running():
         await of.time.advance(76.9)
         assert of.registry.asked == 1
-        await of.time.advance(0.2)
+        wait_s = of.time.waits[-1]
+        assert 0.1 < wait_s <= 0.1 + ASKED_SPREAD * 77.0, "not at the same moment as everybody else"
+        await of.time.advance(wait_s)
         assert of.last == [1]
         assert of.source.status.error == ""
+
+
+async def test_a_registry_that_answers_and_fails_in_turn_is_asked_less_and_less_often() -> None:
+    """As one that may be listed and not watched."""
+    of = Followed(ScriptedRegistry(*[each for _ in range(100) for each in (answer(1), ERROR)]))
+    async with of.running():
+        await of.time.advance(600)
+        assert 20 < of.registry.asked < 150
+        of.registry.told.clear()
+        of.registry.tell(answer(1))
+        await of.time.advance(RETRY.cap_s + STEADY_S)
+        of.registry.tell(ERROR)
+        await of.time.settle()
+        assert of.time.waits[-1] <= RETRY.base_s, "well for some time, it begins anew"
 
 
 async def test_a_mass_removal_is_confirmed_by_a_second_opinion() -> None:
