@@ -18,7 +18,9 @@ from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.json_items import json_items
 
 CONNECT_TIMEOUT_S: Final = 3.0
-RETRY_AFTER_MOST_S: Final = 3600
+RETRY_AFTER_MOST_S: Final = (
+    300  # a page of maintenance asks for an hour, and the registry is back in a minute
+)
 SHOWN: Final = 200  # characters of what others say
 MAX_BODY_BYTES: Final = 32 << 20  # 10,000 endpoints of Consul's verbose JSON are 15 MiB
 
@@ -103,7 +105,7 @@ async def read_json_list(response: aiohttp.ClientResponse, limit_bytes: int = MA
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """What `Retry-After` asks for (RFC 9110, 10.2.3), up to an hour; a date counts from the answer's own `Date`, so that the clocks
+    """What `Retry-After` asks for (RFC 9110, 10.2.3), up to five minutes; a date counts from the answer's own `Date`, so that the clocks
     need not agree. None where it says nothing to be understood."""
     given = headers.get("Retry-After", "").strip()
     if given.isascii() and given.isdigit():
