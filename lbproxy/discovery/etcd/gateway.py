@@ -73,6 +73,11 @@ class Gateway:
         """How many keys there are, and at which revision: linearizable, and no more than a few bytes."""
         return await self._ask("/v3/kv/range", {**self._span(self._prefix), "count_only": True})
 
+    async def has_news(self, revision: int) -> bool:
+        """Whether a key that exists was put after `revision`: linearizable. etcd looks at every key for it, and sends one at most."""
+        news = {"min_mod_revision": str(revision + 1), "keys_only": True, "limit": "1"}
+        return bool((await self._ask("/v3/kv/range", {**self._span(self._prefix), **news})).get("kvs"))
+
     async def page(self, start: bytes, limit: int, revision: int) -> Mapping[str, Any]:
         """Up to `limit` keys from `start` on, in their order. `revision` 0 is the newest, linearizable. Raises Compacted."""
         body = {**self._span(start), "limit": str(limit)}

@@ -318,6 +318,25 @@ async def test_a_key_whose_event_was_missed_is_found_in_silence() -> None:
         assert hosts(answer) == ["10.0.0.1", "10.0.0.2"]
 
 
+async def test_a_key_in_the_place_of_another_is_found_in_silence() -> None:
+    """As behind a connection that died without a word: their number is the same as before."""
+    later = {**HEADER, "revision": "9"}
+
+    async def with_b_for_a(request: web.Request) -> web.StreamResponse:
+        counted = server.asked[-1].get("count_only")
+        return web.json_response(
+            page(*([] if counted else [pair("b", "10.0.0.2:80")]), header=later, count="1")
+        )
+
+    async with gateway() as server, following(server, quiet_s=0.05) as registry:
+        await registry.next()
+        server.range_ = with_b_for_a
+        answer = await registry.next()
+        assert (hosts(answer), answer.consistent, answer.regressed) == (["10.0.0.2"], True, False)
+        asked = next(each for each in server.asked if "min_mod_revision" in each)
+        assert (asked["min_mod_revision"], asked["limit"]) == ("8", "1")
+
+
 @pytest.mark.parametrize("header", [{"cluster_id": "2"}, {"revision": "3"}])
 async def test_another_cluster_or_one_set_back_is_called_regressed(header: dict[str, str]) -> None:
     async with gateway() as server, following(server, quiet_s=0.05) as registry:
