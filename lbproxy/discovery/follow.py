@@ -92,6 +92,7 @@ class FollowedSource:
         self._saved_at: float | None = None  # of what is on disk, by the wall clock
         self._unverified = False
         self._answers = 0  # of `next`
+        self._report_is_due = False  # one was begun and did not come to its end: it is made again as a whole
         self._taking = asyncio.Lock()
         self._attention = asyncio.Event()  # something waits for a moment in time
         self._unsaved = asyncio.Event()
@@ -251,6 +252,8 @@ class FollowedSource:
     async def _after(self, before: Membership | None, *, first: bool) -> bool:
         """Report what differs by now, and see to what waits for time."""
         in_force = self._guard.in_force
+        if self._report_is_due:
+            before = None
         if self._guard.held or self._intake.next_due is not None:
             self._attention.set()
         if in_force is None or in_force is before:
@@ -261,10 +264,9 @@ class FollowedSource:
                 self._report(in_force, _NO_DIFFERENCE)  # the same, and now it is its own word
             return False
         self._unsaved.set()
-        if before is None:
-            self._report(in_force, None)
-        else:
-            self._report(in_force, await difference(before, in_force))
+        self._report_is_due = True
+        self._report(in_force, None if before is None else await difference(before, in_force))
+        self._report_is_due = False
         return True
 
     def _tell_recovered(self, now: float) -> None:

@@ -68,6 +68,32 @@ async def test_a_defect_is_trouble_like_any_other_and_the_source_can_run_again()
         assert "after trouble" in of.source.status.held_why
 
 
+async def test_what_a_defect_kept_from_being_reported_is_reported_when_it_runs_again() -> None:
+    of = Followed(ScriptedRegistry(answer(1, 2)))
+    whole: list[bool] = []
+    take = of.source._report
+
+    def fails(_: Membership, __: Difference | None) -> None:
+        raise ZeroDivisionError
+
+    def takes(membership: Membership, difference: Difference | None) -> None:
+        whole.append(difference is None)
+        take(membership, difference)
+
+    async with of.running():
+        assert of.last == [1, 2]
+    of.source._report = fails
+    of.registry.tell(answer(1, 2, 3))
+    with pytest.raises(ExceptionGroup):
+        await of.source.run()
+    of.source._report = takes
+    of.registry.closed = 0
+    of.registry.tell(answer(1, 2, 3), answer(1, 2, 3, 4))
+    async with of.running():
+        assert [numbers(each) for each in of.reports] == [[1, 2], [1, 2, 3], [1, 2, 3, 4]]
+        assert whole == [True, False]
+
+
 async def test_a_registry_that_asks_to_be_left_alone_is() -> None:
     of = Followed(ScriptedRegistry(RegistryError("429", retry_after_s=77.0), answer(1)))
     async with of.running():
