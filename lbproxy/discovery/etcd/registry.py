@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from lbproxy.discovery.contract import Answer
-from lbproxy.discovery.etcd.gateway import Compacted, Gateway, Watch
+from lbproxy.discovery.etcd.gateway import Compacted, Gateway, Watch, why_cancelled
 from lbproxy.discovery.etcd.keys import Keys, number
 from lbproxy.discovery.etcd.options import EtcdOptions
 from lbproxy.domain.errors import RegistryError
@@ -150,7 +150,7 @@ class EtcdRegistry:
             message = await watch.next()
         if number(message, "compact_revision"):
             return await self._after_compaction()
-        raise RegistryError(f"the watch was cancelled: {message.get('cancel_reason')}")
+        raise RegistryError(f"the watch was cancelled: {why_cancelled(message)}")
 
     def _take(self, keys: Keys, message: Mapping[str, Any]) -> None:
         """Raises RegistryError."""

@@ -187,7 +187,7 @@ def _judged(status: Mapping[str, Any], what: str, wait_s: float | None = None) -
     if wait_s is None and isinstance(told_s, int) and told_s > 0:
         wait_s = float(min(told_s, RETRY_AFTER_MOST_S))
     if isinstance(message, str) and message:
-        what = f"{what}: {message[:500]}"
+        what = f"{what}: {' '.join(message[:500].split())}"
     gone = status.get("code") == 410 or status.get("reason") in {"Expired", "Gone"}
     return (Gone if gone else RegistryError)(what, retry_after_s=wait_s)
 

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from lbproxy.discovery.contract import Answer
 from lbproxy.discovery.etcd import registry as registries
+from lbproxy.discovery.etcd.gateway import SHOWN
 from lbproxy.discovery.etcd.options import EtcdOptions
 from lbproxy.discovery.etcd.registry import EtcdRegistry
 from lbproxy.domain.errors import RegistryError
@@ -219,7 +220,7 @@ async def test_an_error_status_is_an_error(
         ([b"<html>\n"], "waits", "no JSON"),
         ([line({"result": {}})], "waits", "without `created`"),
         ([line({"result": 5})], "waits", "neither a result nor an error"),
-        ([b""], "ends", "EOFError"),
+        ([b""], "ends", "ended before it began"),
         ([b'{"result"'], "ends", "middle of a line"),
         ([b'{"result"'], "cut", "payload"),
         ([line(CREATED), b'{"result"'], "ends", "middle of a line"),
@@ -241,6 +242,13 @@ async def test_an_error_status_is_an_error(
             "waits",
             "because",
         ),
+        ([line(CREATED), line({"result": {"canceled": True}})], "waits", "it does not say why$"),
+        (
+            [line(CREATED), line({"result": {"canceled": True, "cancel_reason": "a\n" * 100_000}})],
+            "waits",
+            f": {' '.join('a' * (SHOWN // 2))}$",
+        ),
+        ([line({"result": {"canceled": True, "cancel_reason": "at\nonce"}})], "waits", "at once$"),
     ],
 )
 async def test_a_stream_that_is_none_is_an_error_and_everything_is_listed_again(
