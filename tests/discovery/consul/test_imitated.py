@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
 
-from lbproxy.discovery.consul.options import ConsulOptions
-from lbproxy.discovery.consul.registry import ConsulRegistry
-from lbproxy.discovery.contract import Answer
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire import consul as wire_consul
 from lbproxy.wire import http as wire_http
-from lbproxy.wire.consul import ConsulClient
-from lbproxy.wire.consul_options import ConsulAccess
-from lbproxy.wire.http import HttpClient
 from lbproxy.wire.secrets import Secret
+from tests.discovery.consul.made import Make, ports
 from tests.servers.consul_imitation import (
     ConsulImitation,
     Fault,
@@ -37,39 +30,6 @@ from tests.servers.consul_imitation import (
 )
 
 WITHIN_S = 10.0
-Make = Callable[..., ConsulRegistry]
-
-
-@pytest.fixture
-async def imitation() -> AsyncIterator[ConsulImitation]:
-    async with consul_imitation() as found:
-        yield found
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[Make]:
-    http = HttpClient()
-    made: list[ConsulRegistry] = []
-
-    def registry(
-        of: ConsulImitation, *, access: dict[str, Any] | None = None, **options: Any
-    ) -> ConsulRegistry:
-        reach = ConsulAccess(of.address, **(access or {}))
-        options = {"service": "web", **options} if "query" not in options else options
-        found = ConsulRegistry(
-            ConsulOptions(access=reach, **options), ConsulClient(reach, http), asyncio.sleep, Random(1)
-        )
-        made.append(found)
-        return found
-
-    yield registry
-    for each in made:
-        await each.close()
-    await http.close()
-
-
-def ports(answer: Answer) -> list[int]:
-    return [each.port for each in answer.candidates]
 
 
 FAULTS: list[tuple[Fault, str]] = [
@@ -289,28 +249,6 @@ async def test_a_stale_answer_that_is_too_old_is_asked_for_again_of_the_leader(
     imitation.change(instance(2))
     found = await registry.next()
     assert ports(found) == [2]
-
-
-@pytest.mark.parametrize("consistency", ["default", "stale", "consistent"])
-async def test_an_agent_that_streams_is_no_agent_without_a_leader(
-    imitation: ConsulImitation, make: Make, consistency: str
-) -> None:
-    """As agents of 1.10 and later answer what waits (their `use_streaming_backend`): Consul issue 9776."""
-
-    async def streaming(of: ConsulImitation, request: Any) -> Any:
-        if "index" not in request.query:
-            return of.reply(of.instances)
-        return of.reply(of.instances, X_Consul_KnownLeader="false", X_Consul_Query_Backend="streaming")
-
-    imitation.trouble(streaming)
-    imitation.change(instance(1))
-    registry = make(imitation, consistency=consistency)
-    assert ports(await registry.next()) == [1]
-    for port in (2, 3):
-        imitation.change(instance(port))
-        found = await registry.next()
-        assert (ports(found), found.regressed, found.consistent) == ([port], False, False)
-    assert len(imitation.asked) == 3
 
 
 @pytest.mark.parametrize(
