@@ -16,6 +16,7 @@ import aiohttp
 
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.json_items import json_items
+from lbproxy.wire.lookup import Lookup, Resolve
 
 CONNECT_TIMEOUT_S: Final = 3.0
 RETRY_AFTER_MOST_S: Final = (
@@ -27,9 +28,10 @@ MAX_BODY_BYTES: Final = 32 << 20  # 10,000 endpoints of Consul's verbose JSON ar
 
 class HttpClient:
     """Owns the session from its first use to `close`. Neither proxies nor credentials from the environment are used: where a registry
-    is, the configuration says."""
+    is, the configuration says. `resolve` is asked for the addresses of hosts (None: the system, in a thread)."""
 
-    def __init__(self) -> None:
+    def __init__(self, resolve: Resolve | None = None) -> None:
+        self._resolve = resolve
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -37,7 +39,11 @@ class HttpClient:
         """To be asked for within the event loop."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
+                connector=aiohttp.TCPConnector(
+                    limit=0,
+                    ttl_dns_cache=30,
+                    resolver=None if self._resolve is None else Lookup(self._resolve),
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=30, sock_connect=CONNECT_TIMEOUT_S),
                 headers={"User-Agent": "lbproxy"},
