@@ -214,7 +214,7 @@ class FollowedSource:
                 answer = await self.registry.next()
             except RegistryError as error:
                 self._told_error(error)
-                await self._sleep(self._retries.failed(error.retry_after_s))
+                await self._sleep(self._retries.failed(error))
                 continue
             self._retries.well()
             self._answers += 1

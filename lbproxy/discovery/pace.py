@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lbproxy.domain.backoff import Backoff
+from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.strategy import Random
 
 RETRY: Final = Backoff(base_s=0.2, cap_s=30.0, floor_s=0.1)
@@ -42,8 +43,8 @@ class Pace:
 class Retries:
     """The waits after errors: a back-off with full jitter, or longer where the registry asks for that.
 
-    A registry that answers and fails in turn is one that fails: it may let us list what there is and not watch it, and each list of a
-    large service is dear. So a row of failures ends with answers for `STEADY_S`, and not with the first one.
+    A registry may let us list what there is and not watch it, and each list of a large service is dear. So where it is the watch that
+    fails, a row of failures ends with `STEADY_S` without one, and not with the list in between.
     """
 
     def __init__(self, clock: Callable[[], float], rng: Random) -> None:
@@ -57,11 +58,11 @@ class Retries:
         if self._well_since is None:
             self._well_since = self._clock()
 
-    def failed(self, asked_s: float | None) -> float:
-        """It has not, and asks to be left alone for `asked_s`: seconds to wait before the next question."""
-        if self._well_since is not None and self._clock() - self._well_since >= STEADY_S:
+    def failed(self, error: RegistryError) -> float:
+        """It has not: seconds to wait before the next question."""
+        since, self._well_since = self._well_since, None
+        if since is not None and not (error.listed and self._clock() - since < STEADY_S):
             self._failures = 0
-        self._well_since = None
         wait_s = RETRY.wait_s(self._failures, self._rng)
         self._failures += 1
-        return max(wait_s, (asked_s or 0.0) * (1.0 + ASKED_SPREAD * self._rng.random()))
+        return max(wait_s, (error.retry_after_s or 0.0) * (1.0 + ASKED_SPREAD * self._rng.random()))

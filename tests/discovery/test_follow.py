@@ -106,18 +106,25 @@ async def test_a_registry_that_asks_to_be_left_alone_is() -> None:
         assert of.source.status.error == ""
 
 
-async def test_a_registry_that_answers_and_fails_in_turn_is_asked_less_and_less_often() -> None:
-    """As one that may be listed and not watched."""
-    of = Followed(ScriptedRegistry(*[each for _ in range(100) for each in (answer(1), ERROR)]))
+async def test_a_registry_that_may_be_listed_and_not_watched_is_asked_less_and_less_often() -> None:
+    error = RegistryError("403 Forbidden", listed=True)
+    of = Followed(ScriptedRegistry(*[each for _ in range(100) for each in (answer(1), error)]))
     async with of.running():
         await of.time.advance(600)
         assert 20 < of.registry.asked < 150
         of.registry.told.clear()
         of.registry.tell(answer(1))
         await of.time.advance(RETRY.cap_s + STEADY_S)
-        of.registry.tell(ERROR)
+        of.registry.tell(error)
         await of.time.settle()
         assert of.time.waits[-1] <= RETRY.base_s, "well for some time, it begins anew"
+
+
+async def test_one_that_fails_to_be_asked_in_turn_is_asked_again_soon() -> None:
+    of = Followed(ScriptedRegistry(*[each for _ in range(20) for each in (answer(1), ERROR)]))
+    async with of.running():
+        await of.time.advance(20)
+        assert not of.registry.told
 
 
 async def test_a_mass_removal_is_confirmed_by_a_second_opinion() -> None:

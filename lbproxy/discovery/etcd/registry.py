@@ -58,8 +58,9 @@ class EtcdRegistry:
                 return await self._list()
             return await self._follow(self._keys)
         except RegistryError as error:
-            self._drop()
             blamed = self._blamed(error)
+            blamed.listed = self._keys is not None
+            self._drop()
             self._gateway.turn()
             raise blamed from error
 

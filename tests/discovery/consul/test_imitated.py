@@ -69,9 +69,10 @@ async def test_trouble_is_an_error_and_the_next_question_starts_from_nothing(
     registry = make(imitation, wait_s=0.1)
     assert ports(await registry.next()) == [1, 2]
     imitation.trouble(fault)
-    for _ in range(3):
-        with pytest.raises(RegistryError, match=words):
+    for turn in range(3):
+        with pytest.raises(RegistryError, match=words) as told:
             await registry.next()
+        assert told.value.listed is (turn == 0)
         with pytest.raises(RegistryError, match=words):
             await registry.confirm()
     imitation.trouble(None)

@@ -207,7 +207,8 @@ async def test_an_error_status_is_an_error(
 ) -> None:
     async with gateway() as server, following(server) as registry:
         server.range_ = server.says(body, status, **headers)
-        assert (await fails(registry, said)).retry_after_s == wait_s
+        error = await fails(registry, said)
+        assert (error.retry_after_s, error.listed) == (wait_s, False)
         server.range_ = server.says(ONE)
         await registry.next()
         server.watch = server.says(body, status, **headers)
@@ -257,7 +258,7 @@ async def test_a_stream_that_is_none_is_an_error_and_everything_is_listed_again(
     async with gateway() as server, following(server) as registry:
         await registry.next()
         server.watch = server.streams(*lines, then=then)
-        await fails(registry, said)
+        assert (await fails(registry, said)).listed
         server.watch = server.streams(line(CREATED), line(put("b", "10.0.0.2:80")))
         assert hosts(await registry.next()) == ["10.0.0.1"]
         assert hosts(await registry.next()) == ["10.0.0.1", "10.0.0.2"]
