@@ -15,7 +15,6 @@ from typing import Any, Final
 import aiohttp
 
 from lbproxy.domain.errors import RegistryError
-from lbproxy.wire.json_items import json_items
 from lbproxy.wire.lookup import Lookup, Resolve
 
 CONNECT_TIMEOUT_S: Final = 3.0
@@ -94,20 +93,6 @@ def parse_json(body: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise RegistryError(f"the answer is no JSON: {error}") from error
-
-
-async def read_json_list(response: aiohttp.ClientResponse, limit_bytes: int = MAX_BODY_BYTES) -> list[Any]:
-    """As `read_json`, of a list, which may be long: its items are parsed a few at a time between turns of the loop."""
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise RegistryError(f"an answer of more than {limit_bytes} bytes")
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise RegistryError(f"the answer is no JSON: {error}") from error
-    return [item async for item in json_items(text)]
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

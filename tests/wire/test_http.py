@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbproxy.domain.errors import RegistryError, ResolveError
-from lbproxy.wire.http import HttpClient, read_json, read_json_list, went_wrong
+from lbproxy.wire.http import HttpClient, read_json, went_wrong
 from lbproxy.wire.resolver import Resolution
 
 pytestmark = pytest.mark.asyncio
@@ -45,27 +45,25 @@ VALUES = st.recursive(
 
 
 @given(st.lists(VALUES, max_size=8), st.integers(1, 7), st.sampled_from([None, 2]))
-async def test_a_list_is_what_the_parser_says_however_it_arrives(
+async def test_a_body_is_what_the_parser_says_however_it_arrives(
     items: list[Any], size: int, indent: int | None
 ) -> None:
     text = json.dumps(items, indent=indent).encode()
     pieces = [text[at : at + size] for at in range(0, len(text), size)]
-    assert await read_json_list(body(*pieces)) == items
     assert await read_json(body(*pieces)) == items
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b" ", b"{}", b"null", b"[", b"[1", b"[1,", b"[1,]", b"[,1]", b"[1 2]", b"[1]]", b"[1] x", b"\xff", b"[" * 100_000]
+    "text", [b"", b" ", b"[", b"[1", b"[1,", b"[1,]", b"[,1]", b"[1 2]", b"[1]]", b"[1] x", b"\xff", b"[" * 100_000]
 )  # fmt: skip
-async def test_what_is_no_whole_list_is_an_error(text: bytes) -> None:
+async def test_what_is_no_whole_json_is_an_error(text: bytes) -> None:
     with pytest.raises(RegistryError):
-        await read_json_list(body(text))
+        await read_json(body(text))
 
 
 async def test_a_body_beyond_the_limit_is_an_error() -> None:
-    for read in (read_json, read_json_list):
-        with pytest.raises(RegistryError, match="more than 10 bytes"):
-            await read(body(b"[1,", b"2,3,4,5,6,7]"), 10)
+    with pytest.raises(RegistryError, match="more than 10 bytes"):
+        await read_json(body(b"[1,", b"2,3,4,5,6,7]"), 10)
 
 
 async def test_the_client_holds_more_connections_than_a_hundred_and_closes() -> None:
@@ -82,7 +80,7 @@ async def test_the_client_holds_more_connections_than_a_hundred_and_closes() -> 
     try:
         host, port = runner.addresses[0]
         async with client.session.get(f"http://{host}:{port}/") as response:
-            assert await read_json_list(response) == ["lbproxy"]
+            assert await read_json(response) == ["lbproxy"]
         connector = client.session.connector
         assert isinstance(connector, aiohttp.TCPConnector)
         assert connector.limit == 0
@@ -139,7 +137,7 @@ async def test_hosts_are_asked_of_the_resolver_it_is_given(addresses: tuple[str,
         port = runner.addresses[0][1]
         for host in ("registry.test", "127.0.0.1"):
             async with client.session.get(f"http://{host}:{port}/") as response:
-                assert await read_json_list(response) == [f"{host}:{port}"]
+                assert await read_json(response) == [f"{host}:{port}"]
         assert names.asked == ["registry.test"]
     finally:
         await client.close()
