@@ -94,7 +94,7 @@ class Application:
         self._advancing = False
         self._told_to_stop = False
         self._log_options: LogOptions | None = None
-        self._http = HttpClient()
+        self._http = HttpClient(Resolver().resolve)
         self.started = asyncio.Event()
         self.cut = 0
 

@@ -36,6 +36,8 @@ class OwnAddresses:
     def _serves(self, own: Address, address: Address) -> bool:
         if own.port != address.port:
             return False
+        # [::] may serve IPv4, too; 0.0.0.0 serves nothing else.
+        within = own.family == "inet6" or address.family == "inet"
         return own == address or (
-            own.is_wildcard and address.family != "unix" and self._locals.holds(address.host)
+            own.is_wildcard and within and address.family != "unix" and self._locals.holds(address.host)
         )

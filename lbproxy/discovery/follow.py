@@ -18,11 +18,10 @@ from lbproxy.discovery.contract import Answer, Failed, Registry, Report, SourceS
 from lbproxy.discovery.guard import Guard, Verdict
 from lbproxy.discovery.intake import Intake, difference
 from lbproxy.discovery.options import DiscoveryOptions
-from lbproxy.discovery.pace import Pace
+from lbproxy.discovery.pace import Pace, Retries
 from lbproxy.discovery.snapshots import Saved, Snapshots, unverified
 from lbproxy.discovery.vetting import Refusal
 from lbproxy.domain.address import Address
-from lbproxy.domain.backoff import Backoff
 from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.membership import Difference, Membership
 from lbproxy.domain.strategy import Random
@@ -31,7 +30,6 @@ from lbproxy.wire.state import StateError
 
 _log = logging.getLogger(__name__)
 
-RETRY: Final = Backoff(base_s=0.2, cap_s=30.0, floor_s=0.1)
 RECOVERY_PAUSE_S: Final = 10.0
 LOOK_S: Final = 1.0  # how exactly the guard's deadlines and names' TTLs are kept
 # State on disk that is older gives way to the first answer that names anybody: by then its addresses may be others' (in a container
@@ -78,11 +76,11 @@ class FollowedSource:
         self._clock = clock
         self._sleep = sleep
         self._wall = wall
-        self._rng = rng
         self._snapshots = snapshots
         self._guard = Guard(options.guard, is_down)
         self._intake = Intake(options.limit, resolve, is_own, clock, rng)
         self._pace = Pace(clock)
+        self._retries = Retries(clock, rng)
         self._results = dict.fromkeys(_RESULTS, 0)
         self._refused: Counter[str] = Counter(dict.fromkeys(map(str, Refusal), 0))
         self._last_refused: Counter[str] = Counter()
@@ -94,6 +92,7 @@ class FollowedSource:
         self._saved_at: float | None = None  # of what is on disk, by the wall clock
         self._unverified = False
         self._answers = 0  # of `next`
+        self._report_is_due = False  # one was begun and did not come to its end: it is made again as a whole
         self._taking = asyncio.Lock()
         self._attention = asyncio.Event()  # something waits for a moment in time
         self._unsaved = asyncio.Event()
@@ -210,17 +209,14 @@ class FollowedSource:
             await self.registry.close()
 
     async def _listen(self) -> None:
-        failures = 0
         while True:
             try:
                 answer = await self.registry.next()
             except RegistryError as error:
-                wait_s = max(RETRY.wait_s(failures, self._rng), error.retry_after_s or 0.0)
-                failures += 1
                 self._told_error(error)
-                await self._sleep(wait_s)
+                await self._sleep(self._retries.failed(error))
                 continue
-            failures = 0
+            self._retries.well()
             self._answers += 1
             if await self._take(answer):
                 self._pace.changed()
@@ -256,6 +252,8 @@ class FollowedSource:
     async def _after(self, before: Membership | None, *, first: bool) -> bool:
         """Report what differs by now, and see to what waits for time."""
         in_force = self._guard.in_force
+        if self._report_is_due:
+            before = None
         if self._guard.held or self._intake.next_due is not None:
             self._attention.set()
         if in_force is None or in_force is before:
@@ -266,10 +264,9 @@ class FollowedSource:
                 self._report(in_force, _NO_DIFFERENCE)  # the same, and now it is its own word
             return False
         self._unsaved.set()
-        if before is None:
-            self._report(in_force, None)
-        else:
-            self._report(in_force, await difference(before, in_force))
+        self._report_is_due = True
+        self._report(in_force, None if before is None else await difference(before, in_force))
+        self._report_is_due = False
         return True
 
     def _tell_recovered(self, now: float) -> None:

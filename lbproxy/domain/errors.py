@@ -100,8 +100,9 @@ class ResolveError(Exception):
 
 class RegistryError(Exception):
     """A registry gave no full answer: it could not be reached, refused, or said what nobody can read. `retry_after_s` is how long it
-    asked to be left alone, if it said so."""
+    asked to be left alone, if it said so. `listed`: what there is has been read, and waiting for what comes next has failed."""
 
-    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, detail: str, *, retry_after_s: float | None = None, listed: bool = False) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+        self.listed = listed

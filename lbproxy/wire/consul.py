@@ -72,8 +72,14 @@ class ConsulReply:
 
     @property
     def known_leader(self) -> bool:
-        """False only where the agent says so: a server that has lost its leader answers stale reads all the same."""
-        return self.headers.get("X-Consul-KnownLeader", "true").lower() != "false"
+        """False only where the agent knows so: a server that has lost its leader answers stale reads all the same. An answer from the
+        streaming backend (1.10 and later, of every blocking query for a service's health) always says false: Consul issue 9776."""
+        return self.streamed or self.headers.get("X-Consul-KnownLeader", "true").lower() != "false"
+
+    @property
+    def streamed(self) -> bool:
+        """Whether it comes from what the agent is kept up to date with by its servers, instead of a question to one of them."""
+        return self.headers.get("X-Consul-Query-Backend", "").lower() == "streaming"
 
     @property
     def last_contact_s(self) -> float:

@@ -15,19 +15,21 @@ from typing import Any, Final
 import aiohttp
 
 from lbproxy.domain.errors import RegistryError
-from lbproxy.wire.json_items import json_items
+from lbproxy.wire.lookup import Lookup, Resolve
 
 CONNECT_TIMEOUT_S: Final = 3.0
-RETRY_AFTER_MOST_S: Final = 3600
+# A page of maintenance asks for an hour, and the registry is back in a minute.
+RETRY_AFTER_MOST_S: Final = 300
 SHOWN: Final = 200  # characters of what others say
 MAX_BODY_BYTES: Final = 32 << 20  # 10,000 endpoints of Consul's verbose JSON are 15 MiB
 
 
 class HttpClient:
     """Owns the session from its first use to `close`. Neither proxies nor credentials from the environment are used: where a registry
-    is, the configuration says."""
+    is, the configuration says. `resolve` is asked for the addresses of hosts (None: the system, in a thread)."""
 
-    def __init__(self) -> None:
+    def __init__(self, resolve: Resolve | None = None) -> None:
+        self._resolve = resolve
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -35,7 +37,11 @@ class HttpClient:
         """To be asked for within the event loop."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
+                connector=aiohttp.TCPConnector(
+                    limit=0,
+                    ttl_dns_cache=30,
+                    resolver=None if self._resolve is None else Lookup(self._resolve),
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=30, sock_connect=CONNECT_TIMEOUT_S),
                 headers={"User-Agent": "lbproxy"},
@@ -88,22 +94,8 @@ def parse_json(body: bytes) -> Any:
         raise RegistryError(f"the answer is no JSON: {error}") from error
 
 
-async def read_json_list(response: aiohttp.ClientResponse, limit_bytes: int = MAX_BODY_BYTES) -> list[Any]:
-    """As `read_json`, of a list, which may be long: its items are parsed a few at a time between turns of the loop."""
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise RegistryError(f"an answer of more than {limit_bytes} bytes")
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise RegistryError(f"the answer is no JSON: {error}") from error
-    return [item async for item in json_items(text)]
-
-
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """What `Retry-After` asks for (RFC 9110, 10.2.3), up to an hour; a date counts from the answer's own `Date`, so that the clocks
+    """What `Retry-After` asks for (RFC 9110, 10.2.3), up to five minutes; a date counts from the answer's own `Date`, so that the clocks
     need not agree. None where it says nothing to be understood."""
     given = headers.get("Retry-After", "").strip()
     if given.isascii() and given.isdigit():

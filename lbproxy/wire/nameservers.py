@@ -47,17 +47,28 @@ class NameServers:
             status = self._path.stat()
             stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self._system is None or stamp != self._stamp:
-                self._system = self._hasty(dns.asyncresolver.Resolver(str(self._path)))
-                self._system.use_edns(0, 0, EDNS_BYTES)
+                self._system = self._hasty(_read(self._path))
                 self._stamp = stamp
         except (OSError, ValueError, dns.exception.DNSException) as error:
             raise ResolveError(name, f"{self._path}: {error}", retryable=True) from error
         return self._system
 
     def _hasty(self, resolver: dns.asyncresolver.Resolver) -> dns.asyncresolver.Resolver:
-        # Else the first of two servers, if silent, would take all of a short time for itself.
-        resolver.timeout = min(resolver.timeout, self._timeout_s / (2 * len(resolver.nameservers)))
+        # Else the first of two servers, if silent, would take all of a short time for itself. `timeout:0` means 1 s to the C library.
+        resolver.timeout = min(resolver.timeout or 1.0, self._timeout_s / (2 * len(resolver.nameservers)))
         return resolver
+
+
+def _read(path: Path) -> dns.asyncresolver.Resolver:
+    """What resolv.conf says; where it names no server, this machine's is meant. Raises OSError, ValueError, DNSException."""
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        try:
+            resolver.read_resolv_conf(file)
+        except dns.resolver.NoResolverConfiguration:
+            resolver.nameservers = ["127.0.0.1"]
+    resolver.use_edns(0, 0, EDNS_BYTES)
+    return resolver
 
 
 def _of(servers: tuple[tuple[str, int], ...], search: tuple[str, ...]) -> dns.asyncresolver.Resolver:

@@ -8,11 +8,11 @@ import logging
 import pytest
 
 from lbproxy.discovery.contract import Answer, Candidate, Source
-from lbproxy.discovery.follow import LOOK_S, RECOVERY_PAUSE_S, RETRY
+from lbproxy.discovery.follow import LOOK_S, RECOVERY_PAUSE_S
 from lbproxy.discovery.guard import CONFIRM_AFTER_S
 from lbproxy.discovery.intake import SLICE
 from lbproxy.discovery.options import GuardOptions
-from lbproxy.discovery.pace import BURST, REFILL_A_S
+from lbproxy.discovery.pace import ASKED_SPREAD, BURST, REFILL_A_S, RETRY, STEADY_S
 from lbproxy.domain.address import ip_address
 from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.membership import Difference, Membership
@@ -68,14 +68,63 @@ async def test_a_defect_is_trouble_like_any_other_and_the_source_can_run_again()
         assert "after trouble" in of.source.status.held_why
 
 
+async def test_what_a_defect_kept_from_being_reported_is_reported_when_it_runs_again() -> None:
+    of = Followed(ScriptedRegistry(answer(1, 2)))
+    whole: list[bool] = []
+    take = of.source._report
+
+    def fails(_: Membership, __: Difference | None) -> None:
+        raise ZeroDivisionError
+
+    def takes(membership: Membership, difference: Difference | None) -> None:
+        whole.append(difference is None)
+        take(membership, difference)
+
+    async with of.running():
+        assert of.last == [1, 2]
+    of.source._report = fails
+    of.registry.tell(answer(1, 2, 3))
+    with pytest.raises(ExceptionGroup):
+        await of.source.run()
+    of.source._report = takes
+    of.registry.closed = 0
+    of.registry.tell(answer(1, 2, 3), answer(1, 2, 3, 4))
+    async with of.running():
+        assert [numbers(each) for each in of.reports] == [[1, 2], [1, 2, 3], [1, 2, 3, 4]]
+        assert whole == [True, False]
+
+
 async def test_a_registry_that_asks_to_be_left_alone_is() -> None:
     of = Followed(ScriptedRegistry(RegistryError("429", retry_after_s=77.0), answer(1)))
     async with of.running():
         await of.time.advance(76.9)
         assert of.registry.asked == 1
-        await of.time.advance(0.2)
+        wait_s = of.time.waits[-1]
+        assert 0.1 < wait_s <= 0.1 + ASKED_SPREAD * 77.0, "not at the same moment as everybody else"
+        await of.time.advance(wait_s)
         assert of.last == [1]
         assert of.source.status.error == ""
+
+
+async def test_a_registry_that_may_be_listed_and_not_watched_is_asked_less_and_less_often() -> None:
+    error = RegistryError("403 Forbidden", listed=True)
+    of = Followed(ScriptedRegistry(*[each for _ in range(100) for each in (answer(1), error)]))
+    async with of.running():
+        await of.time.advance(600)
+        assert 20 < of.registry.asked < 150
+        of.registry.told.clear()
+        of.registry.tell(answer(1))
+        await of.time.advance(RETRY.cap_s + STEADY_S)
+        of.registry.tell(error)
+        await of.time.settle()
+        assert of.time.waits[-1] <= RETRY.base_s, "well for some time, it begins anew"
+
+
+async def test_one_that_fails_to_be_asked_in_turn_is_asked_again_soon() -> None:
+    of = Followed(ScriptedRegistry(*[each for _ in range(20) for each in (answer(1), ERROR)]))
+    async with of.running():
+        await of.time.advance(20)
+        assert not of.registry.told
 
 
 async def test_a_mass_removal_is_confirmed_by_a_second_opinion() -> None:

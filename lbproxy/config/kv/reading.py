@@ -15,6 +15,7 @@ from lbproxy.domain.strategy import Random
 from lbproxy.wire.consul import ConsulClient
 from lbproxy.wire.consul_options import ConsulAccess
 from lbproxy.wire.http import HttpClient
+from lbproxy.wire.resolver import Resolver
 
 logger = logging.getLogger("lbproxy.config")
 
@@ -49,7 +50,7 @@ async def read_all(
     keys: Iterable[Key], access: ConsulAccess, patience_s: float, rng: Random
 ) -> dict[str, Documents | None]:
     """Every key, tried again for `patience_s`. Raises RegistryError with the last reason."""
-    http = HttpClient()
+    http = HttpClient(Resolver().resolve)
     client = ConsulClient(access, http)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience_s

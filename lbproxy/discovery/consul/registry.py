@@ -56,12 +56,16 @@ class ConsulRegistry:
         if self._options.query:
             return await self._poll()
         asked, self._index = self._index, 0  # whatever goes wrong now: the next question starts from nothing
-        reply = await self._read(asked)
-        candidates = await self._understand(reply)
+        try:
+            reply = await self._read(asked)
+            candidates = await self._understand(reply)
+        except RegistryError as error:
+            error.listed = asked > 0
+            raise
         index = _index(reply)
         regressed, self._seen = index < self._seen, index
         self._index = 0 if index < asked else index
-        return Answer(candidates, self._consistent, regressed)
+        return Answer(candidates, self._consistent and not reply.streamed, regressed)
 
     async def confirm(self) -> Answer:
         reply = await self._ask("consistent", 0)

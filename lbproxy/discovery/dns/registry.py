@@ -53,13 +53,17 @@ class DnsRegistry:
         if self._due_at is not None:
             await self._sleep(max(0.0, self._due_at - self._clock()))
         self._due_at = None
-        denied, self._denied = self._denied, False
-        answer, ttl_s = await self._ask()
-        denials = DENIALS if denied else 1
-        while answer is None and denials < DENIALS:
-            await self._sleep(DENIAL_PAUSE_S)
+        denials = DENIALS if self._denied else 1
+        try:
             answer, ttl_s = await self._ask()
-            denials += 1
+            while answer is None and denials < DENIALS:
+                await self._sleep(DENIAL_PAUSE_S)
+                answer, ttl_s = await self._ask()
+                denials += 1
+        except RegistryError:
+            self._denied = False  # no longer in a row
+            raise
+        # Not before: what was believed is so for `confirm` until this answer has come.
         self._denied = answer is None
         ttl_s = max(self._options.ttl_min_s, min(ttl_s, self._options.ttl_max_s))
         self._due_at = self._clock() + ttl_s * (1.0 + TTL_SPREAD * self._rng.random())

@@ -22,6 +22,7 @@ from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.tls import ClientTls
 
 COMPLAINT_BYTES: Final = 64 << 10
+SHOWN: Final = 500  # characters of what etcd says
 NO_TOKEN: Final = ""
 # A member that has lost its cluster ends the watch instead of staying silent (clientv3's WithRequireLeader).
 _HAS_LEADER: Final = {"Grpc-Metadata-hasleader": "true"}
@@ -72,6 +73,11 @@ class Gateway:
     async def count(self) -> Mapping[str, Any]:
         """How many keys there are, and at which revision: linearizable, and no more than a few bytes."""
         return await self._ask("/v3/kv/range", {**self._span(self._prefix), "count_only": True})
+
+    async def has_news(self, revision: int) -> bool:
+        """Whether a key that exists was put after `revision`: linearizable. etcd looks at every key for it, and sends one at most."""
+        news = {"min_mod_revision": str(revision + 1), "keys_only": True, "limit": "1"}
+        return bool((await self._ask("/v3/kv/range", {**self._span(self._prefix), **news})).get("kvs"))
 
     async def page(self, start: bytes, limit: int, revision: int) -> Mapping[str, Any]:
         """Up to `limit` keys from `start` on, in their order. `revision` 0 is the newest, linearizable. Raises Compacted."""
@@ -152,7 +158,9 @@ class Gateway:
                 watch.close()
             if isinstance(error, TimeoutError):
                 raise self._silent() from error
-            if isinstance(error, aiohttp.ClientError | OSError | EOFError):
+            if isinstance(error, EOFError):
+                raise RegistryError("the watch ended before it began") from error
+            if isinstance(error, aiohttp.ClientError | OSError):
                 raise _unreachable(error) from error
             raise
         return watch
@@ -210,7 +218,7 @@ class Watch:
             raise await _complaint(self._response)
         first = await self._read()
         if first.get("canceled"):
-            raise _judged(str(first.get("cancel_reason")), None)
+            raise _judged(why_cancelled(first), None)
         if first.get("created") is not True:
             raise RegistryError("a watch that begins without `created`")
         self.header = first.get("header")
@@ -236,6 +244,12 @@ class Watch:
             if isinstance(result := line.get("result"), Mapping):
                 return result
         raise RegistryError("a message that is neither a result nor an error")
+
+
+def why_cancelled(message: Mapping[str, Any]) -> str:
+    """What a message that ends a watch says of it, on one line."""
+    given = message.get("cancel_reason")
+    return " ".join(given[:SHOWN].split()) if isinstance(given, str) and given else "it does not say why"
 
 
 async def _complaint(response: aiohttp.ClientResponse) -> RegistryError:
@@ -267,7 +281,7 @@ def _words(said: Any) -> str:
     """etcd 3.4 writes {"error", "message", "code"}, within a stream {"grpc_code", "message", ...}, later ones {"code", "message"}."""
     if isinstance(said, Mapping):
         said = said.get("message") or said.get("error")
-    return said[:500] if isinstance(said, str) else ""
+    return " ".join(said[:SHOWN].split()) if isinstance(said, str) else ""
 
 
 def _code(said: Any) -> int | None:

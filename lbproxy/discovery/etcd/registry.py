@@ -6,8 +6,8 @@ Why each rule is there:
   revisions, so each gives a full answer.
 - A compaction ends a watch (`compact_revision`): everything is listed again, and what has vanished meanwhile is seen by comparison.
 - A watch that is silent may be dead, or may have missed something (etcd issue 18089), and etcd goes on with a watch of somebody whose
-  permission was taken away: after `quiet_s` the keys are counted by a linearizable read. And `resync_s` bounds how long anything that
-  was missed stays unseen.
+  permission was taken away: after `quiet_s` the keys are counted by a linearizable read, and if the revision has moved meanwhile,
+  etcd is asked whether one of them was put since. And `resync_s` bounds how long anything that was missed all the same stays unseen.
 - A revision that went backwards, or another cluster's id, is a cluster that was restored or made anew: `regressed`.
 """
 
@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from lbproxy.discovery.contract import Answer
-from lbproxy.discovery.etcd.gateway import Compacted, Gateway, Watch
+from lbproxy.discovery.etcd.gateway import Compacted, Gateway, Watch, why_cancelled
 from lbproxy.discovery.etcd.keys import Keys, number
 from lbproxy.discovery.etcd.options import EtcdOptions
 from lbproxy.domain.errors import RegistryError
@@ -58,8 +58,9 @@ class EtcdRegistry:
                 return await self._list()
             return await self._follow(self._keys)
         except RegistryError as error:
-            self._drop()
             blamed = self._blamed(error)
+            blamed.listed = self._keys is not None
+            self._drop()
             self._gateway.turn()
             raise blamed from error
 
@@ -150,7 +151,7 @@ class EtcdRegistry:
             message = await watch.next()
         if number(message, "compact_revision"):
             return await self._after_compaction()
-        raise RegistryError(f"the watch was cancelled: {message.get('cancel_reason')}")
+        raise RegistryError(f"the watch was cancelled: {why_cancelled(message)}")
 
     def _take(self, keys: Keys, message: Mapping[str, Any]) -> None:
         """Raises RegistryError."""
@@ -176,9 +177,17 @@ class EtcdRegistry:
             raise RegistryError("the watch is stuck in the middle of a message")
         if self._clock() - self._listed_at >= self._options.resync_s:
             return await self._list()
+        assert self._seen is not None
         counted = await self._gateway.count()
-        if self._regressed(_where(counted.get("header"))) or number(counted, "count") != len(keys):
+        where = _where(counted.get("header"))
+        if self._regressed(where) or number(counted, "count") != len(keys):
             return await self._list()
+        if (
+            where[1] > self._seen[1]
+        ):  # something was written, maybe elsewhere; one key in another's place leaves the count as it is
+            if await self._gateway.has_news(self._seen[1]):
+                return await self._list()
+            self._seen = where
         return Answer(keys.candidates, consistent=False)
 
     def _blamed(self, error: RegistryError) -> RegistryError:

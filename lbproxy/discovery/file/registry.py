@@ -7,7 +7,10 @@ it has the file open, and while what stands there makes no sense, there is a sho
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from lbproxy.discovery.contract import Answer
@@ -113,12 +116,18 @@ class FileRegistry:
             asyncio.get_running_loop().add_reader(watch.fd, told)
 
     async def _look(self, *, read_again: bool) -> Look:
-        """A look in a thread. Raises RegistryError when the file system does not answer: then the same look is waited for next time, so that
-        a dead network file system holds one thread and not all of them."""
+        """A look in a thread. One that is on its way already may have seen the file before whatever it is that one looks for now: then
+        another one follows. Raises RegistryError."""
+        joined = self._looking is not None
+        found = await self._one_look(read_again)
+        return await self._one_look(read_again) if joined else found
+
+    async def _one_look(self, read_again: bool) -> Look:
+        """Raises RegistryError when the file system does not answer: then the same look is waited for next time, so that a dead network
+        file system holds one thread."""
         looking = self._looking
         if looking is None:
-            loop = asyncio.get_running_loop()
-            looking = self._looking = loop.run_in_executor(None, self._look_now, self._watch, read_again)
+            looking = self._looking = _in_a_thread(partial(self._look_now, self._watch, read_again))
         try:
             async with asyncio.timeout(READ_WITHIN_S):
                 found = await asyncio.shield(looking)
@@ -135,3 +144,22 @@ class FileRegistry:
         if watch is not None:
             watch.cover(trail(self._path))
         return reading.look(self._path, self._seen, read_again=read_again)
+
+
+def _in_a_thread(look: Callable[[], Look]) -> asyncio.Future[Look]:
+    """In one of its own, and none of the loop's: those are few, and waited for at the end of the process, however long a file system
+    that is gone keeps them. Raises RegistryError."""
+    found: concurrent.futures.Future[Look] = concurrent.futures.Future()
+    found.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            found.set_result(look())
+        except Exception as error:  # noqa: BLE001 - for whoever waits
+            found.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name="a look at a file", daemon=True).start()
+    except RuntimeError as error:
+        raise RegistryError(f"no thread can be had: {error}") from error
+    return asyncio.wrap_future(found)

@@ -37,7 +37,7 @@ _READ_BYTES: Final = 65536
 def trail(path: Path) -> Trail:
     """Every name on the way to `path` that stands for something else, and the file's own."""
     found: list[tuple[str, str]] = []
-    todo = str(Path.cwd() / path).split("/")[::-1]
+    todo = str(path if path.is_absolute() else Path.cwd() / path).split("/")[::-1]
     here = "/"
     while todo and len(found) <= MAX_LINKS:
         name = todo.pop()

@@ -73,8 +73,10 @@ class KubernetesRegistry:
             except Gone as error:
                 return await self._after_gone(error)
         except RegistryError as error:
+            blamed = self._blamed(error)
+            blamed.listed = self._slices is not None
             self._drop()
-            raise self._blamed(error) from error
+            raise blamed from error
 
     async def confirm(self) -> Answer:
         try:

@@ -14,7 +14,7 @@ import aiohttp
 
 from lbproxy.discovery.kubernetes.options import KubernetesOptions
 from lbproxy.domain.errors import RegistryError
-from lbproxy.wire.http import HttpClient, read_json, retry_after_s, went_wrong
+from lbproxy.wire.http import RETRY_AFTER_MOST_S, HttpClient, read_json, retry_after_s, went_wrong
 from lbproxy.wire.json_lines import CutOff, JsonLines
 from lbproxy.wire.secrets import Secret, SecretError
 from lbproxy.wire.tls import ClientTls
@@ -185,9 +185,9 @@ def _judged(status: Mapping[str, Any], what: str, wait_s: float | None = None) -
     message, details = status.get("message"), status.get("details")
     told_s = details.get("retryAfterSeconds") if isinstance(details, Mapping) else None
     if wait_s is None and isinstance(told_s, int) and told_s > 0:
-        wait_s = float(min(told_s, 3600))
+        wait_s = float(min(told_s, RETRY_AFTER_MOST_S))
     if isinstance(message, str) and message:
-        what = f"{what}: {message[:500]}"
+        what = f"{what}: {' '.join(message[:500].split())}"
     gone = status.get("code") == 410 or status.get("reason") in {"Expired", "Gone"}
     return (Gone if gone else RegistryError)(what, retry_after_s=wait_s)
 

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
 
-from lbproxy.discovery.consul.options import ConsulOptions
-from lbproxy.discovery.consul.registry import ConsulRegistry
-from lbproxy.discovery.contract import Answer
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire import consul as wire_consul
 from lbproxy.wire import http as wire_http
-from lbproxy.wire.consul import ConsulClient
-from lbproxy.wire.consul_options import ConsulAccess
-from lbproxy.wire.http import HttpClient
 from lbproxy.wire.secrets import Secret
+from tests.discovery.consul.made import Make, ports
 from tests.patience import WITHIN_S
 from tests.servers.consul_imitation import (
     ConsulImitation,
@@ -36,41 +29,6 @@ from tests.servers.consul_imitation import (
     trickle,
     with_headers,
 )
-
-Make = Callable[..., ConsulRegistry]
-
-
-@pytest.fixture
-async def imitation() -> AsyncIterator[ConsulImitation]:
-    async with consul_imitation() as found:
-        yield found
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[Make]:
-    http = HttpClient()
-    made: list[ConsulRegistry] = []
-
-    def registry(
-        of: ConsulImitation, *, access: dict[str, Any] | None = None, **options: Any
-    ) -> ConsulRegistry:
-        reach = ConsulAccess(of.address, **(access or {}))
-        options = {"service": "web", **options} if "query" not in options else options
-        found = ConsulRegistry(
-            ConsulOptions(access=reach, **options), ConsulClient(reach, http), asyncio.sleep, Random(1)
-        )
-        made.append(found)
-        return found
-
-    yield registry
-    for each in made:
-        await each.close()
-    await http.close()
-
-
-def ports(answer: Answer) -> list[int]:
-    return [each.port for each in answer.candidates]
-
 
 FAULTS: list[tuple[Fault, str]] = [
     (refuse(500, "rpc error: No cluster leader"), "500 rpc error: No cluster leader"),
@@ -111,9 +69,10 @@ async def test_trouble_is_an_error_and_the_next_question_starts_from_nothing(
         if words == "no answer in time":
             impatient.setattr(wire_consul, "ANSWER_WITHIN_S", 0.3)
             impatient.setattr(wire_consul, "BODY_WITHIN_S", 0.2)
-        for _ in range(3):
-            with pytest.raises(RegistryError, match=words):
+        for turn in range(3):
+            with pytest.raises(RegistryError, match=words) as told:
                 await registry.next()
+            assert told.value.listed is (turn == 0)
             with pytest.raises(RegistryError, match=words):
                 await registry.confirm()
     imitation.trouble(None)

@@ -40,6 +40,21 @@ class Script:
         return given(self.srv)
 
 
+class Slow(Script):
+    """One question, the next after `late` was set, is answered when that event comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late: asyncio.Event | None = None
+
+    async def addresses(self, name: str, kinds: Sequence[Kind]) -> Addresses:
+        found = await super().addresses(name, kinds)
+        late, self.late = self.late, None
+        if late is not None:
+            await late.wait()
+        return found
+
+
 def given(answer: T | ResolveError) -> T:
     if isinstance(answer, ResolveError):
         raise answer
@@ -47,9 +62,9 @@ def given(answer: T | ResolveError) -> T:
 
 
 class Rig:
-    def __init__(self, options: DnsOptions) -> None:
+    def __init__(self, options: DnsOptions, dns: Script | None = None) -> None:
         self.time = VirtualTime()
-        self.dns = Script()
+        self.dns = dns or Script()
         self.registry = DnsRegistry(
             options,
             self.dns,  # type: ignore[arg-type]
@@ -74,8 +89,8 @@ class Rig:
         return str(error)
 
 
-def web(**more: object) -> Rig:
-    rig = Rig(DnsOptions("web.test", port=80, **more))  # type: ignore[arg-type]
+def web(dns: Script | None = None, **more: object) -> Rig:
+    rig = Rig(DnsOptions("web.test", port=80, **more), dns)  # type: ignore[arg-type]
     rig.dns.hosts["web.test"] = Addresses(("10.0.0.1",), 5.0)
     return rig
 
@@ -204,6 +219,25 @@ async def test_a_second_opinion_is_asked_for_at_once_and_disturbs_nothing() -> N
         await rig.registry.confirm()
     assert await rig.next(5.5 + DENIED_FOR_S) == Answer(())
     assert await rig.registry.confirm() == Answer(())
+
+
+async def test_what_is_believed_can_be_confirmed_while_the_next_question_is_on_its_way() -> None:
+    slow = Slow()
+    rig = web(dns=slow)
+    slow.hosts["web.test"] = NONE
+    assert await rig.next(DENIED_FOR_S) == Answer(())
+    late = slow.late = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(rig.registry.next(), name="next")
+        await rig.time.advance(6.0)
+        assert (await rig.registry.confirm(), task.done()) == (Answer(()), False)
+        late.set()
+    assert task.result() == Answer(())
+    slow.hosts["web.test"] = BROKEN
+    assert "SERVFAIL" in await rig.refused(6.0)
+    slow.hosts["web.test"] = NONE
+    with pytest.raises(RegistryError, match="for the first time"):
+        await rig.registry.confirm()
 
 
 def srv(*services: Service, **more: object) -> Rig:

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from lbproxy.discovery.contract import Answer
 from lbproxy.discovery.etcd import registry as registries
+from lbproxy.discovery.etcd.gateway import SHOWN
 from lbproxy.discovery.etcd.options import EtcdOptions
 from lbproxy.discovery.etcd.registry import EtcdRegistry
 from lbproxy.domain.errors import RegistryError
@@ -206,7 +207,8 @@ async def test_an_error_status_is_an_error(
 ) -> None:
     async with gateway() as server, following(server) as registry:
         server.range_ = server.says(body, status, **headers)
-        assert (await fails(registry, said)).retry_after_s == wait_s
+        error = await fails(registry, said)
+        assert (error.retry_after_s, error.listed) == (wait_s, False)
         server.range_ = server.says(ONE)
         await registry.next()
         server.watch = server.says(body, status, **headers)
@@ -219,7 +221,7 @@ async def test_an_error_status_is_an_error(
         ([b"<html>\n"], "waits", "no JSON"),
         ([line({"result": {}})], "waits", "without `created`"),
         ([line({"result": 5})], "waits", "neither a result nor an error"),
-        ([b""], "ends", "EOFError"),
+        ([b""], "ends", "ended before it began"),
         ([b'{"result"'], "ends", "middle of a line"),
         ([b'{"result"'], "cut", "payload"),
         ([line(CREATED), b'{"result"'], "ends", "middle of a line"),
@@ -241,6 +243,13 @@ async def test_an_error_status_is_an_error(
             "waits",
             "because",
         ),
+        ([line(CREATED), line({"result": {"canceled": True}})], "waits", "it does not say why$"),
+        (
+            [line(CREATED), line({"result": {"canceled": True, "cancel_reason": "a\n" * 100_000}})],
+            "waits",
+            f": {' '.join('a' * (SHOWN // 2))}$",
+        ),
+        ([line({"result": {"canceled": True, "cancel_reason": "at\nonce"}})], "waits", "at once$"),
     ],
 )
 async def test_a_stream_that_is_none_is_an_error_and_everything_is_listed_again(
@@ -249,7 +258,7 @@ async def test_a_stream_that_is_none_is_an_error_and_everything_is_listed_again(
     async with gateway() as server, following(server) as registry:
         await registry.next()
         server.watch = server.streams(*lines, then=then)
-        await fails(registry, said)
+        assert (await fails(registry, said)).listed
         server.watch = server.streams(line(CREATED), line(put("b", "10.0.0.2:80")))
         assert hosts(await registry.next()) == ["10.0.0.1"]
         assert hosts(await registry.next()) == ["10.0.0.1", "10.0.0.2"]
@@ -316,6 +325,25 @@ async def test_a_key_whose_event_was_missed_is_found_in_silence() -> None:
         answer = await registry.next()
         assert answer.consistent
         assert hosts(answer) == ["10.0.0.1", "10.0.0.2"]
+
+
+async def test_a_key_in_the_place_of_another_is_found_in_silence() -> None:
+    """As behind a connection that died without a word: their number is the same as before."""
+    later = {**HEADER, "revision": "9"}
+
+    async def with_b_for_a(request: web.Request) -> web.StreamResponse:
+        counted = server.asked[-1].get("count_only")
+        return web.json_response(
+            page(*([] if counted else [pair("b", "10.0.0.2:80")]), header=later, count="1")
+        )
+
+    async with gateway() as server, following(server, quiet_s=0.05) as registry:
+        await registry.next()
+        server.range_ = with_b_for_a
+        answer = await registry.next()
+        assert (hosts(answer), answer.consistent, answer.regressed) == (["10.0.0.2"], True, False)
+        asked = next(each for each in server.asked if "min_mod_revision" in each)
+        assert (asked["min_mod_revision"], asked["limit"]) == ("8", "1")
 
 
 @pytest.mark.parametrize("header", [{"cluster_id": "2"}, {"revision": "3"}])

@@ -224,6 +224,21 @@ async def test_silence_is_looked_after_and_says_that_all_is_well(etcd: Etcd) -> 
         assert [answer.consistent for answer in answers] == [True, False, False, False]
 
 
+async def test_what_is_written_elsewhere_is_no_news_and_what_is_written_here_is(etcd: Etcd) -> None:
+    etcd.put(f"{PREFIX}a", "10.0.0.1:80")
+    async with following(etcd, quiet_s=0.05) as registry:
+        before = (await registry.next(), registry._seen)[1]
+        assert before is not None
+        etcd.put("/elsewhere", "1")
+        assert not (await registry.next()).consistent
+        assert registry._seen == (before[0], before[1] + 1)
+        assert not await registry._gateway.has_news(before[1])
+        etcd.put(f"{PREFIX}a", "10.0.0.2:80")
+        assert await registry._gateway.has_news(before[1] + 1)
+        assert not await registry._gateway.has_news(before[1] + 2)
+        await until(registry, lambda answer: hosts(answer) == ["10.0.0.2"])
+
+
 async def test_everything_is_read_again_from_time_to_time(etcd: Etcd) -> None:
     etcd.put(f"{PREFIX}a", "10.0.0.1:80")
     async with following(etcd, resync_s=0.1) as registry:

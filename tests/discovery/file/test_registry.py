@@ -330,9 +330,37 @@ async def test_a_file_system_that_does_not_answer_holds_one_thread(
         with pytest.raises(RegistryError, match="the file system does not answer"):
             await registry.next()
     assert len(looks) == 1
+    async with asyncio.timeout(WITHIN_S / 2):
+        await asyncio.get_running_loop().shutdown_default_executor()  # as at the end of the process
     goes_on.set()
     monkeypatch.setattr(module, "READ_WITHIN_S", WITHIN_S)
     assert hosts(await registry.next()) == ["10.0.0.1"]
+    await registry.close()
+
+
+async def test_a_change_while_somebody_else_looks_is_seen_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, goes_on = threading.Event(), threading.Event()
+    real = reading.look
+
+    def slow(*args: object, **more: object) -> reading.Look:
+        found = real(*args, **more)  # type: ignore[arg-type]
+        read.set()
+        assert goes_on.wait(WITHIN_S)
+        return found
+
+    registry = FileRegistry(FileOptions(path, NEVER_S), time.monotonic)
+    assert hosts(await registry.next()) == ["10.0.0.1"]
+    monkeypatch.setattr(reading, "look", slow)
+    async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
+        opinion = group.create_task(registry.confirm(), name="second opinion")
+        await asyncio.to_thread(read.wait, WITHIN_S)
+        told = group.create_task(registry.next(), name="next")
+        replace(path, text("10.0.0.2"))
+        asyncio.get_running_loop().call_later(0.1, goes_on.set)  # by then the kernel's word has come
+        assert hosts(await told) == ["10.0.0.2"]
+    assert hosts(opinion.result()) == ["10.0.0.1"]
     await registry.close()
 
 

@@ -19,7 +19,7 @@ from lbproxy.discovery.contract import Answer, Candidate
 from lbproxy.discovery.http.options import HttpOptions
 from lbproxy.discovery.http.registry import LARGE_BYTES, HttpRegistry
 from lbproxy.domain.errors import RegistryError
-from lbproxy.wire.http import HttpClient
+from lbproxy.wire.http import RETRY_AFTER_MOST_S, HttpClient
 from lbproxy.wire.secrets import Secret
 from lbproxy.wire.tls_options import TlsOptions
 from tests.discovery.http.scripted import Scripted, Write, hang, reply, scripted, slowly
@@ -192,7 +192,7 @@ async def test_what_is_no_full_answer_is_an_error(answer: bytes, message: str) -
     ("headers", "wait_s"),
     [
         (["Retry-After: 7"], 7),
-        (["Retry-After: 999999999999"], 3600),
+        (["Retry-After: 999999999999"], RETRY_AFTER_MOST_S),
         (["Retry-After: Thu, 26 Nov 2026 10:00:30 GMT", "Date: Thu, 26 Nov 2026 10:00:00 GMT"], 30),
         (["Retry-After: Thu, 26 Nov 2026 10:00:30 GMT"], None),
         (["Retry-After: soon"], None),

@@ -120,8 +120,9 @@ async def test_an_event_that_is_none_is_an_error_and_everything_is_listed_again(
                 return await stream_of(request, line)
 
             server.disturb = garbage
-            with pytest.raises(RegistryError, match=said):
+            with pytest.raises(RegistryError, match=said) as caught:
                 await registry.next()
+            assert caught.value.listed
             server.disturb = None
             assert (await registry.next()).consistent
 
@@ -136,7 +137,7 @@ async def test_a_busy_server_says_how_long_to_leave_it_alone() -> None:
         async with following(server) as registry:
             with pytest.raises(RegistryError, match="429") as caught:
                 await registry.next()
-            assert caught.value.retry_after_s == 7.0
+            assert (caught.value.retry_after_s, caught.value.listed) == (7.0, False)
 
 
 @pytest.mark.parametrize("trickle", [False, True])
