@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from lbproxy.admin import sources
 from lbproxy.admin.contract import NotFound, Readiness, Registration
 from lbproxy.admin.shapes import (
     EndpointStatus,
@@ -145,8 +146,8 @@ class AdminOperations:
         page = [self._endpoint(each) for each in ordered[:limit]]
         more = ordered[limit - 1].label if len(ordered) > limit else None
         now = self._running.loop.time()
-        sources = [_source(each, now) for each in upstream.sources]
-        return UpstreamDetail(**self._upstream(upstream), sources=sources, endpoints=page, next=more)
+        told = [_source(each, now) for each in upstream.sources]
+        return UpstreamDetail(**self._upstream(upstream), sources=told, endpoints=page, next=more)
 
     def _endpoint(self, endpoint: Endpoint) -> EndpointStatus:
         counted = self._running.relay.read_slot(endpoint.slot)
@@ -278,8 +279,10 @@ class AdminOperations:
 def _source(source: Source, now: float) -> SourceStatus:
     status = source.status
     refreshed_at = source.refreshed_at
-    return SourceStatus(
+    told = SourceStatus(
         name=source.name,
+        kind=source.name.partition("_")[0],  # the second of a kind is KIND_2
+        state="current",
         age_s=None if refreshed_at is None else max(0.0, now - refreshed_at),
         results=dict(status.results),
         refused=dict(status.refused),
@@ -288,7 +291,11 @@ def _source(source: Source, now: float) -> SourceStatus:
         unverified=status.unverified,
         snapshot_age_s=status.snapshot_age_s,
         error=status.error,
+        says=[],
     )
+    told["state"] = sources.state(told)
+    told["says"] = sources.says(told)
+    return told
 
 
 def _source_warnings(running: Running) -> list[str]:

@@ -54,6 +54,8 @@ def endpoint(address: str, *, drained: bool = False, weight: int | None = None) 
 def source() -> SourceStatus:
     return SourceStatus(
         name="static",
+        kind="static",
+        state="current",
         age_s=5.0,
         results={"applied": 0},
         refused={},
@@ -62,6 +64,7 @@ def source() -> SourceStatus:
         unverified=False,
         snapshot_age_s=None,
         error="",
+        says=["endpoints of the configuration"],
     )
 
 
@@ -98,6 +101,7 @@ class FakeOperations:
     live: list[int] = field(default_factory=lambda: [1, 2, 3])
     registered: set[str] = field(default_factory=set)
     drained: set[str] = field(default_factory=set)
+    sources: list[SourceStatus] = field(default_factory=lambda: [source()])
     hold: asyncio.Event | None = None  # a reload waits for it
 
     def readiness(self, *, strict: bool) -> Readiness:
@@ -162,7 +166,7 @@ class FakeOperations:
         left = [one for one in ENDPOINTS if one > after]
         return UpstreamDetail(
             **self._upstream(name),
-            sources=[source()],
+            sources=list(self.sources),
             endpoints=[endpoint(one, drained=one in self.drained) for one in left[:limit]],
             next=left[limit - 1] if len(left) > limit else None,
         )

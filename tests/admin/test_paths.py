@@ -17,7 +17,7 @@ from yarl import URL
 from lbproxy.admin.guards import Places
 from lbproxy.admin.routes import ApiRoutes, PublicRoutes
 from lbproxy.admin.server import AdminServer
-from tests.admin.fake import PAGE, FakeOperations, endpoint, metrics, serving
+from tests.admin.fake import PAGE, FakeOperations, endpoint, metrics, serving, source
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "admin.md"
 
@@ -256,7 +256,28 @@ async def test_the_page_runs_nothing_but_its_own_script(
     assert "unsafe" not in policy
     assert policy.count("'sha256-") == 2
     assert "//" not in text.replace("https://", "//").replace("<!doctype", "")  # nothing from elsewhere
-    assert "innerHTML" not in text
+    assert "require-trusted-types-for 'script'; trusted-types 'none'" in policy
+
+
+async def test_nothing_that_others_wrote_can_become_markup_on_the_page(
+    operations: FakeOperations, server: AdminServer, http: aiohttp.ClientSession
+) -> None:
+    """Names of endpoints and errors come from registries: they arrive as JSON, which no browser takes for a page, and the script puts
+    them into the page as text alone."""
+    evil = "</script><img src=x onerror=alert(1)>"
+    operations.sources = [{**source(), "kind": "http", "error": evil, "says": [f"stale: {evil}"]}]
+    async with http.get(url(server, UPSTREAM)) as response:
+        assert evil in (await response.json())["sources"][0]["says"][0]
+        assert response.content_type == "application/json"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+    async with http.get(url(server, "/")) as response:
+        text = await response.text()
+    assert evil not in text
+    script = text.partition("<script>")[2].partition("</script>")[0]
+    assert set(re.findall(r"\.(\w+) = ", script)) == {"textContent", "className"}
+    assert set(re.findall(r"\bdocument\.(\w+)", script)) == {"createElement", "getElementById"}
+    markup = r"HTML|insertAdjacent|\bwrite|eval|Function|DOMParser|Fragment|setAttribute|srcdoc|location"
+    assert re.findall(markup, script) == []
 
 
 async def test_an_unforeseen_error_stays_behind_the_wall(

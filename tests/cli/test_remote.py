@@ -16,7 +16,7 @@ from lbproxy.admin.options import AdminOptions
 from lbproxy.cli import tables
 from lbproxy.cli.main import main
 from lbproxy.wire.secrets import Secret
-from tests.admin.fake import LOOPBACK, FakeOperations, serving, unix
+from tests.admin.fake import LOOPBACK, FakeOperations, serving, source, unix
 
 
 @dataclass
@@ -308,3 +308,19 @@ def test_what_a_registry_said_of_an_endpoint_without_sessions_is_shown() -> None
         "active": 0, "waiting": 0, "sources": [], "endpoints": [one, {**one, "address": "10.0.0.2:80", "ineligible": []}],
     }  # fmt: skip
     assert tables.upstream(upstream)[4:] == ["  10.0.0.1:80: consul-status: maintenance: new \\x1b[31mdisk"]
+
+
+async def test_what_sources_say_is_shown_with_nothing_that_moves_a_cursor(
+    operations: FakeOperations, lbproxy: Lbproxy
+) -> None:
+    operations.sources = [
+        source(),
+        {**source(), "name": "consul_2", "kind": "consul", "says": ["stale: last answer", "now: \x1b[2J"]},
+        {**source(), "error": "db: no such name", "says": ["stale: since"]},
+    ]
+    done = await lbproxy("status")
+    assert [line for line in done.out.splitlines() if line.startswith("  ")][1:] == [
+        "  source consul_2: stale: last answer",
+        "    now: \\x1b[2J",
+        "  source static: stale: since",
+    ]
