@@ -28,6 +28,7 @@ from lbproxy.domain.membership import Difference, Membership
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.resolver import Resolution
 from lbproxy.wire.state import StateError
+from lbproxy.wire.urls import redacted
 
 _log = logging.getLogger(__name__)
 
@@ -289,8 +290,8 @@ class FollowedSource:
             self._failing_since = self._clock()
         self._guard.failed()
         self._results["error"] += 1
-        self._error = str(error)
-        self._failed(RegistryError(f"{self.name}: {error}"))
+        self._error = redacted(str(error))
+        self._failed(RegistryError(f"{self.name}: {self._error}"))
 
     def _count_refused(self, refused: Mapping[str, int]) -> None:
         self._refused.update(refused)
