@@ -78,8 +78,8 @@ class SourceStatus(TypedDict):
     endpoints are in force although the last answer leaves them out, and `held_why` says what is waited for. `unverified`: only the
     state on disk has spoken yet, saved `snapshot_age_s` ago. `refused` counts entries that were not taken, by reason. `error` is what
     the last try met, "" if it was well. `kind` is the `type` of the configuration, `static` for its `endpoints`. `state` is the first
-    of these that holds: `unverified`; `waiting` (no answer yet); `stale` (the last try failed); `held`; `current`. `says` has all of
-    it in words, a line each."""
+    of these that holds: `unverified`; `waiting` (no answer yet); `stale` (the last try failed); `held`; `current`. `asks_for` is
+    what is followed, in words. `endpoints` it has in force, null where that is not counted. `says` has all of it in words, a line each."""
 
     name: str
     kind: str
@@ -92,6 +92,8 @@ class SourceStatus(TypedDict):
     unverified: bool
     snapshot_age_s: float | None
     error: str
+    asks_for: str
+    endpoints: int | None
     says: list[str]
 
 

@@ -30,6 +30,8 @@ def says(source: SourceStatus) -> list[str]:
     lines = [f"{source['state']}: {answered}, {source['results'].get('error', 0)} errors"]
     if source["error"]:
         lines.append(f"now: {source['error']}")
+    if source["age_s"] is not None and source["endpoints"] == 0:
+        lines.append(f"names no endpoint{_asked(source['asks_for'])}")
     if source["held"]:
         lines.append(f"{source['held']} endpoints held {source['held_why']}")
     if source["unverified"]:
@@ -40,6 +42,10 @@ def says(source: SourceStatus) -> list[str]:
             "refused: " + ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
         )
     return lines
+
+
+def _asked(asks_for: str) -> str:
+    return f": {asks_for} is empty, or misspelt in the configuration" if asks_for else ""
 
 
 def _unverified(snapshot_age_s: float | None) -> str:

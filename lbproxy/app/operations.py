@@ -291,6 +291,8 @@ def _source(source: Source, now: float) -> SourceStatus:
         unverified=status.unverified,
         snapshot_age_s=status.snapshot_age_s,
         error=status.error,
+        asks_for=status.asks_for,
+        endpoints=status.endpoints,
         says=[],
     )
     told["state"] = sources.state(told)

@@ -36,7 +36,8 @@ class SourceStatus:
     `results` counts answers and tries: `applied`, `unchanged`, `held` (a removal was put off), `confirmed` (a second answer said
     the same: obeyed), `expired` (held for as long as configured: obeyed), `error`. `refused` counts entries that were not taken, by
     reason. `held` endpoints are in force though the registry's last answer leaves them out; `held_why` says in words what is waited
-    for. `unverified`: nothing but the state on disk has spoken yet, saved `snapshot_age_s` ago.
+    for. `unverified`: nothing but the state on disk has spoken yet, saved `snapshot_age_s` ago. `asks_for` says in words what is
+    followed, "" for what has no name; `endpoints` are in force, None where nobody counts.
     """
 
     results: Mapping[str, int]
@@ -47,6 +48,8 @@ class SourceStatus:
     unverified: bool = False
     snapshot_age_s: float | None = None
     error: str = ""
+    asks_for: str = ""
+    endpoints: int | None = None
 
 
 class Source(Protocol):

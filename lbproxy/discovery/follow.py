@@ -17,6 +17,7 @@ from typing import Final
 from lbproxy.discovery.contract import Answer, Failed, Registry, Report, SourceStatus
 from lbproxy.discovery.guard import Guard, Verdict
 from lbproxy.discovery.intake import Intake, difference
+from lbproxy.discovery.journal import Journal
 from lbproxy.discovery.options import DiscoveryOptions
 from lbproxy.discovery.pace import Pace
 from lbproxy.discovery.snapshots import Saved, Snapshots, unverified
@@ -33,7 +34,6 @@ from lbproxy.wire.urls import redacted
 _log = logging.getLogger(__name__)
 
 RETRY: Final = Backoff(base_s=0.2, cap_s=30.0, floor_s=0.1)
-RECOVERY_PAUSE_S: Final = 10.0
 LOOK_S: Final = 1.0  # how exactly the guard's deadlines and names' TTLs are kept
 # State on disk that is older gives way to the first answer that names anybody: by then its addresses may be others' (in a container
 # network they are given out again). Younger state is guarded like an answer: a registry that starts anew fills up one by one.
@@ -74,6 +74,8 @@ class FollowedSource:
         self.subject = options.subject
         self.upstream = upstream
         self.registry = registry
+        self.journal = Journal(upstream, options.name, options.asks_for)
+        self._asks_for = options.asks_for
         self._report = report
         self._failed = failed
         self._clock = clock
@@ -89,7 +91,6 @@ class FollowedSource:
         self._last_refused: Counter[str] = Counter()
         self._error = ""
         self._failing_since = -math.inf
-        self._recovery_due = -math.inf
         self._started_at = clock()
         self._refreshed_at: float | None = None
         self._saved_at: float | None = None  # of what is on disk, by the wall clock
@@ -138,6 +139,8 @@ class FollowedSource:
             self._unverified,
             saved_s,
             self._error,
+            self._asks_for,
+            0 if self.in_force is None else len(self.in_force.members),
         )
 
     def initial(self) -> Membership | None:
@@ -172,6 +175,7 @@ class FollowedSource:
         (self._guard.begin if age_s <= FRESH_S else self._guard.stand_in)(unverified(kept), trusted=False)
         self._saved_at = saved.saved_at
         self._unverified = True
+        self.journal.begin(named=bool(kept.members))
         _log.warning(
             "upstream %s: %d endpoints of %s as they were %.0f s ago, until it answers",
             self.upstream,
@@ -182,6 +186,8 @@ class FollowedSource:
 
     def _take_over(self, predecessor: FollowedSource, in_force: Membership) -> None:
         trusted = not predecessor.in_trouble
+        if predecessor.subject == self.subject:
+            self.journal.take_over(predecessor.journal)
         if predecessor.subject == self.subject and not predecessor.standing_in:
             self._guard.begin(in_force, trusted=trusted)
             self._intake.remember(predecessor.names)
@@ -242,7 +248,11 @@ class FollowedSource:
             verdict = self._guard.answered(
                 membership, now, consistent=answer.consistent, regressed=answer.regressed
             )
-            self._tell_recovered(now)
+            if self._error:
+                self.journal.recovered(
+                    self._failing_since, now, answered_before=self._refreshed_at is not None
+                )
+            self.journal.answered(len(answer.candidates))
             first, self._unverified = self._unverified, False
             self._error = ""
             self._refreshed_at = now
@@ -251,7 +261,7 @@ class FollowedSource:
     async def _done(self, verdict: Verdict, before: Membership | None, *, first: bool = False) -> bool:
         self._results[verdict.kind] += 1
         if verdict.message:
-            _log.warning("upstream %s: %s: %s", self.upstream, self.name, verdict.message)
+            self.journal.warn(verdict.message)
         return await self._after(before, first=first)
 
     async def _after(self, before: Membership | None, *, first: bool) -> bool:
@@ -273,18 +283,6 @@ class FollowedSource:
             self._report(in_force, await difference(before, in_force))
         return True
 
-    def _tell_recovered(self, now: float) -> None:
-        """That it answers again; of one that does and does not in turn, once in a while."""
-        if self._error and now >= self._recovery_due:
-            self._recovery_due = now + RECOVERY_PAUSE_S
-            _log.info(
-                "upstream %s: %s: answers%s, after %.1f s of trouble",
-                self.upstream,
-                self.name,
-                "" if self._refreshed_at is None else " again",
-                now - self._failing_since,
-            )
-
     def _told_error(self, error: RegistryError) -> None:
         if not self._error:
             self._failing_since = self._clock()
@@ -296,12 +294,7 @@ class FollowedSource:
     def _count_refused(self, refused: Mapping[str, int]) -> None:
         self._refused.update(refused)
         if refused:
-            examples = self._intake.examples
-            reasons = ", ".join(
-                f"{count} {reason} ({'such as ' if count > 1 else ''}{examples[reason]})"
-                for reason, count in sorted(refused.items())
-            )
-            _log.warning("upstream %s: %s: entries refused: %s", self.upstream, self.name, reasons)
+            self.journal.refused(refused, self._intake.examples)
 
     # -- time
 

@@ -64,6 +64,8 @@ def source() -> SourceStatus:
         unverified=False,
         snapshot_age_s=None,
         error="",
+        asks_for="",
+        endpoints=None,
         says=["endpoints of the configuration"],
     )
 

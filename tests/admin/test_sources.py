@@ -50,6 +50,15 @@ def told(**differs: Any) -> SourceStatus:
             {"refused": {"port": 2, "limit": 0, "address": 1}},
             ["current: last answer 5.0s ago, 0 errors", "refused: 1 address, 2 port"],
         ),
+        (
+            {"endpoints": 0, "asks_for": "service 'wbe'"},
+            [
+                "current: last answer 5.0s ago, 0 errors",
+                "names no endpoint: service 'wbe' is empty, or misspelt in the configuration",
+            ],
+        ),
+        ({"endpoints": 0}, ["current: last answer 5.0s ago, 0 errors", "names no endpoint"]),
+        ({"endpoints": 0, "asks_for": "path '/x'", "age_s": None}, ["waiting: no answer yet, 0 errors"]),
         ({"kind": "static"}, ["endpoints of the configuration"]),
         (
             {"kind": "static", "error": "db.example: no such name", "results": {"error": 1}},

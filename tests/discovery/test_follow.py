@@ -8,9 +8,10 @@ import logging
 import pytest
 
 from lbproxy.discovery.contract import Answer, Candidate, Source
-from lbproxy.discovery.follow import LOOK_S, RECOVERY_PAUSE_S, RETRY
+from lbproxy.discovery.follow import LOOK_S, RETRY
 from lbproxy.discovery.guard import CONFIRM_AFTER_S
 from lbproxy.discovery.intake import SLICE
+from lbproxy.discovery.journal import RECOVERY_PAUSE_S
 from lbproxy.discovery.options import GuardOptions
 from lbproxy.discovery.pace import BURST, REFILL_A_S
 from lbproxy.domain.address import ip_address
@@ -266,3 +267,43 @@ async def test_a_second_opinion_that_was_overtaken_by_an_answer_takes_nothing_aw
         await of.time.advance(5)
         assert of.source.in_force is not None
         assert sorted(numbers(of.source.in_force)) == [1, 2, 3]
+
+
+async def test_that_nobody_is_named_is_said_once_and_once_that_somebody_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A question with a misspelt name in it has an empty answer like any other."""
+    caplog.set_level(logging.INFO)
+    empty = "upstream web: consul: answers, and names no endpoint: service 'wbe' is empty, or misspelt in the configuration"
+    of = Followed(ScriptedRegistry(answer(), answer(), ERROR, answer()), asks_for="service 'wbe'")
+    async with of.running():
+        await of.time.advance(60)
+        assert [line for line in caplog.messages if "no endpoint" in line] == [empty]
+        assert of.source.status.endpoints == 0
+        assert not [line for line in caplog.messages if "names endpoints now" in line]
+    caplog.clear()
+    after = Followed(ScriptedRegistry(answer()), asks_for="service 'wbe'", predecessor=of.source)
+    async with after.running():
+        assert caplog.messages == []  # a reload does not say it again
+        for each in (answer(1), answer(), answer(1), answer()):
+            after.registry.tell(each)
+            await after.time.advance(60)
+        told = [line for line in caplog.messages if "names" in line]
+        assert told == ["upstream web: consul: names endpoints now"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "asks_for", "said"),
+    [("other", "service 'api'", 1), ("", "service 'web'", 0), ("other", "", 0)],
+    ids=["another subject", "the same", "what has no name"],
+)
+async def test_that_nobody_is_named_is_news_of_a_subject_that_has_named_nobody(
+    caplog: pytest.LogCaptureFixture, subject: str, asks_for: str, said: int
+) -> None:
+    of = Followed(ScriptedRegistry(answer(1)), asks_for="service 'web'")
+    async with of.running():
+        pass
+    after = Followed(ScriptedRegistry(answer()), subject=subject, asks_for=asks_for, predecessor=of.source)
+    async with after.running():
+        assert after.source.status.held == 1
+        assert len([line for line in caplog.messages if "names no endpoint" in line]) == said
