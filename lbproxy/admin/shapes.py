@@ -106,6 +106,14 @@ class UpstreamDetail(UpstreamStatus):
     next: str | None
 
 
+class ObeyResult(TypedDict):
+    """A source whose last answer was obeyed because somebody asked for it: `let_go` endpoints were held until then."""
+
+    upstream: str
+    source: str
+    let_go: int
+
+
 class LeaseStatus(TypedDict):
     """An endpoint that has registered, and for how long. `address` as it is compared (`[::1]:80`); the rest as it said itself."""
 

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from lbproxy.admin import sources
-from lbproxy.admin.contract import NotFound, Readiness, Registration
+from lbproxy.admin.contract import NotFound, Readiness, Refused, Registration
 from lbproxy.admin.shapes import (
     EndpointStatus,
     LeaseStatus,
     ListenerStatus,
+    ObeyResult,
     RegistrationStatus,
     ReloadResult,
     SessionStatus,
@@ -231,6 +232,15 @@ class AdminOperations:
         found = self._find_upstream(upstream)
         self._apply(found.pool.undrain_all(self._running.loop.time()))
         return self._upstream(found)
+
+    async def obey(self, upstream: str, source: str) -> ObeyResult:
+        for each in self._find_configured(upstream).sources:
+            if each.name == source:
+                let_go = await each.obey()
+                if not let_go:
+                    raise Refused(f"upstream {upstream}: {source} holds nothing: its last answer is in force")
+                return ObeyResult(upstream=upstream, source=source, let_go=let_go)
+        raise NotFound(f"upstream {upstream} has no source {source}")
 
     def register(self, upstream: str, address: str, registration: Registration) -> tuple[LeaseStatus, bool]:
         return registrations.register(self._find_configured(upstream), address, registration)

@@ -259,10 +259,13 @@ class FollowedSource:
             return await self._done(verdict, before, first=first)
 
     async def _done(self, verdict: Verdict, before: Membership | None, *, first: bool = False) -> bool:
+        self._tell(verdict)
+        return await self._after(before, first=first)
+
+    def _tell(self, verdict: Verdict) -> None:
         self._results[verdict.kind] += 1
         if verdict.message:
             self.journal.warn(verdict.message)
-        return await self._after(before, first=first)
 
     async def _after(self, before: Membership | None, *, first: bool) -> bool:
         """Report what differs by now, and see to what waits for time."""
@@ -295,6 +298,21 @@ class FollowedSource:
         self._refused.update(refused)
         if refused:
             self.journal.refused(refused, self._intake.examples)
+
+    async def obey(self) -> int:
+        """As `Source.obey`. What is held by answers that are still on their way in is not meant."""
+        these = set(self._guard.held_addresses)
+        async with self._taking:
+            obeyed = self._guard.obey(these)
+            if obeyed is None:
+                return 0
+            verdict, gone = obeyed
+            self._tell(verdict)
+            self._unsaved.set()
+            assert self._guard.in_force is not None
+            # At once, without a turn of the loop in between: whoever asked may go away meanwhile.
+            self._report(self._guard.in_force, Difference((), gone))
+            return len(gone)
 
     # -- time
 

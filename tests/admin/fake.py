@@ -15,6 +15,7 @@ from lbproxy.admin.shapes import (
     EndpointStatus,
     LeaseStatus,
     ListenerStatus,
+    ObeyResult,
     RegistrationStatus,
     ReloadResult,
     SessionStatus,
@@ -209,6 +210,16 @@ class FakeOperations:
         found = self._upstream(upstream)
         self.told.append(("undrain", upstream))
         return found
+
+    async def obey(self, upstream: str, source: str) -> ObeyResult:
+        self._upstream(upstream)
+        for each in self.sources:
+            if each["name"] == source:
+                if not each["held"]:
+                    raise Refused(f"upstream {upstream}: {source} holds nothing")
+                self.told.append(("obey", upstream, source))
+                return ObeyResult(upstream=upstream, source=source, let_go=each["held"])
+        raise NotFound(f"upstream {upstream} has no source {source}")
 
     def register(self, upstream: str, address: str, registration: Registration) -> tuple[LeaseStatus, bool]:
         self._upstream(upstream)

@@ -91,6 +91,10 @@ async def ask(
         ("POST", f"{FIRST}/weight", {"weight": "auto"}, 200, [("weight", "web", "10.0.0.1:80", None)]),
         ("POST", f"{UPSTREAM}/drain", {"deadline_s": 0}, 200, [("drain", "web", 0.0)]),
         ("POST", f"{UPSTREAM}/undrain", None, 200, [("undrain", "web")]),
+        ("POST", f"{UPSTREAM}/sources/consul/obey", None, 200, [("obey", "web", "consul")]),
+        ("POST", f"{UPSTREAM}/sources/static/obey", {}, 409, []),
+        ("POST", f"{UPSTREAM}/sources/none/obey", None, 404, []),
+        ("POST", "/api/v1/upstreams/none/sources/consul/obey", None, 404, []),
         ("POST", "/api/v1/drain", None, 202, [("drain",)]),
         ("POST", "/api/v1/reload", None, 200, [("reload",)]),
         ("DELETE", "/api/v1/sessions/2", None, 200, [("kill", 2)]),
@@ -107,6 +111,7 @@ async def test_a_path_does_what_it_says(
     status: int,
     told: list[tuple[Any, ...]],
 ) -> None:
+    operations.sources.append({**source(), "name": "consul", "held": 3})
     assert (await ask(http, server, method, path, body))[0] == status
     assert operations.told == told
 
@@ -151,6 +156,8 @@ async def test_a_path_does_what_it_says(
         ("POST", f"{FIRST}/drain", b'{"deadline_s": NaN}', 400),
         ("POST", f"{FIRST}/drain", b'{"deadline_s": 1e999}', 400),
         ("POST", f"{FIRST}/undrain", {"deadline_s": 1}, 400),
+        ("POST", f"{UPSTREAM}/sources/consul/obey", {"always": True}, 400),
+        ("GET", f"{UPSTREAM}/sources/consul/obey", None, 405),
         ("POST", f"{FIRST}/weight", None, 400),
         ("POST", f"{FIRST}/weight", {"weight": "3"}, 400),
         ("POST", f"{FIRST}/weight", {"weight": 1.5}, 400),
@@ -335,7 +342,7 @@ def test_the_document_names_every_path(operations: FakeOperations) -> None:
     served = {
         (
             route.method,
-            re.sub(r"{(name|address|id)}", lambda found: found[1].upper(), route.resource.canonical),
+            re.sub(r"{(name|address|source|id)}", lambda found: found[1].upper(), route.resource.canonical),
         )
         for route in app.router.routes()
         if route.resource is not None and route.method != "HEAD"

@@ -324,3 +324,22 @@ async def test_what_sources_say_is_shown_with_nothing_that_moves_a_cursor(
         "    now: \\x1b[2J",
         "  source static: stale: since",
     ]
+
+
+async def test_each_source_that_holds_something_is_obeyed_or_the_one_that_is_named(
+    operations: FakeOperations, lbproxy: Lbproxy
+) -> None:
+    assert await lbproxy("obey", "web") == Done(1, "", "lbproxy: upstream web: nothing is held\n")
+    operations.sources = [source()] + [
+        {**source(), "name": name, "held": held} for name, held in (("consul", 3), ("dns", 0), ("etcd", 1))
+    ]
+    done = await lbproxy("obey", "web")
+    assert done == Done(0, "web consul: 3 endpoints are let go\nweb etcd: 1 endpoints are let go\n", "")
+    assert operations.told == [("obey", "web", "consul"), ("obey", "web", "etcd")]
+    assert json.loads((await lbproxy("obey", "web", "etcd", "--json")).out) == {
+        "items": [{"upstream": "web", "source": "etcd", "let_go": 1}]
+    }
+    assert await lbproxy("obey", "web", "dns") == Done(
+        1, "", "lbproxy: 409 Conflict: upstream web: dns holds nothing\n"
+    )
+    assert (await lbproxy("obey", "web", "none")).err.startswith("lbproxy: 404 Not Found: ")

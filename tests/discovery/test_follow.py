@@ -17,6 +17,7 @@ from lbproxy.discovery.pace import BURST, REFILL_A_S
 from lbproxy.domain.address import ip_address
 from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.membership import Difference, Membership
+from lbproxy.wire.resolver import Resolution
 from tests.discovery.followed import ERROR, Followed
 from tests.discovery.members import ScriptedRegistry, address, answer, hosts, members, numbers
 
@@ -307,3 +308,40 @@ async def test_that_nobody_is_named_is_news_of_a_subject_that_has_named_nobody(
     async with after.running():
         assert after.source.status.held == 1
         assert len([line for line in caplog.messages if "names no endpoint" in line]) == said
+
+
+async def test_an_operator_has_the_last_answer_obeyed(caplog: pytest.LogCaptureFixture) -> None:
+    of = Followed(ScriptedRegistry(answer(*range(10)), ERROR, answer(1)))
+    async with of.running():
+        await of.time.advance(RETRY.cap_s)
+        assert of.source.status.held == 9
+        reports = len(of.reports)
+        assert await of.source.obey() == 9
+        assert (of.last, len(of.reports)) == ([1], reports + 1)
+        assert (of.source.status.held, of.source.status.results["confirmed"]) == (0, 1)
+        told = "upstream web: consul: 9 endpoints are let go: an operator has the last answer obeyed"
+        assert told in caplog.messages
+        assert await of.source.obey() == 0
+        of.registry.tell(answer())
+        await of.time.settle()
+        assert of.source.status.held == 1
+
+
+async def test_what_is_obeyed_is_what_is_held_when_the_operator_says_so() -> None:
+    """Not what an answer holds that is still on its way in: its names are being resolved."""
+    of = Followed(ScriptedRegistry(answer(*range(10)), ERROR, answer(1, 2, 3)))
+    slow = asyncio.get_running_loop().create_future()
+    of.resolver.answers["slow"] = slow
+    async with of.running():
+        await of.time.advance(RETRY.cap_s)
+        assert of.source.status.held == 7
+        of.registry.tell(Answer((*answer(1).candidates, Candidate("slow", 80))))
+        await of.time.settle()
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(of.source.obey(), name="obey")
+            await of.time.settle()
+            assert not asked.done()
+            slow.set_result(Resolution((address(1).host,), 60.0))
+        assert asked.result() == 7
+        assert sorted(of.last) == [1, 2, 3]
+        assert of.source.status.held == 2
