@@ -20,7 +20,7 @@ from lbproxy.discovery.intake import Intake, difference
 from lbproxy.discovery.journal import Journal
 from lbproxy.discovery.options import DiscoveryOptions
 from lbproxy.discovery.pace import Pace
-from lbproxy.discovery.snapshots import Saved, Snapshots, unverified
+from lbproxy.discovery.snapshots import Saved, Snapshots
 from lbproxy.discovery.vetting import Refusal
 from lbproxy.domain.address import Address
 from lbproxy.domain.backoff import Backoff
@@ -172,7 +172,7 @@ class FollowedSource:
         kept, refused = self._intake.vet_again(saved.membership)
         self._count_refused(refused)
         age_s = max(0.0, self._wall() - saved.saved_at)
-        (self._guard.begin if age_s <= FRESH_S else self._guard.stand_in)(unverified(kept), trusted=False)
+        (self._guard.begin if age_s <= FRESH_S else self._guard.stand_in)(kept, trusted=False)
         self._saved_at = saved.saved_at
         self._unverified = True
         self.journal.begin(named=bool(kept.members))
