@@ -79,7 +79,8 @@ class SourceStatus(TypedDict):
     state on disk has spoken yet, saved `snapshot_age_s` ago. `refused` counts entries that were not taken, by reason. `error` is what
     the last try met, "" if it was well. `kind` is the `type` of the configuration, `static` for its `endpoints`. `state` is the first
     of these that holds: `unverified`; `waiting` (no answer yet); `stale` (the last try failed); `held`; `current`. `asks_for` is
-    what is followed, in words. `endpoints` it has in force, null where that is not counted. `says` has all of it in words, a line each."""
+    what is followed, in words. `endpoints` it has in force, null where that is not counted. `retry_in_s` is how
+    long it waits after an error before it asks again, null while it asks. `says` has all of it in words, a line each."""
 
     name: str
     kind: str
@@ -94,6 +95,7 @@ class SourceStatus(TypedDict):
     error: str
     asks_for: str
     endpoints: int | None
+    retry_in_s: float | None
     says: list[str]
 
 

@@ -27,9 +27,9 @@ def says(source: SourceStatus) -> list[str]:
     if source["kind"] == "static" and not source["error"]:
         return ["endpoints of the configuration"]
     answered = "no answer yet" if source["age_s"] is None else f"last answer {age(source['age_s'])} ago"
-    lines = [f"{source['state']}: {answered}, {source['results'].get('error', 0)} errors"]
+    lines = [f"{source['state']}: {answered}, {_errors(source['results'].get('error', 0))}"]
     if source["error"]:
-        lines.append(f"now: {source['error']}")
+        lines.append(f"now: {source['error']}{retry(source['retry_in_s'])}")
     if source["age_s"] is not None and source["endpoints"] == 0:
         lines.append(f"names no endpoint{_asked(source['asks_for'])}")
     if source["held"]:
@@ -42,6 +42,15 @@ def says(source: SourceStatus) -> list[str]:
             "refused: " + ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
         )
     return lines
+
+
+def _errors(number: int) -> str:
+    return f"{number} error{'' if number == 1 else 's'}"
+
+
+def retry(retry_in_s: float | None) -> str:
+    """When it is asked again, to stand behind an error; "" where that is not known, or it is being asked."""
+    return "" if retry_in_s is None else f"; next try in {age(retry_in_s)}"
 
 
 def _asked(asks_for: str) -> str:

@@ -78,7 +78,7 @@ class AdminOperations:
             for name in configuration.listeners
             if running.listeners[name].state == "paused"
         ]
-        warnings += _source_warnings(running)
+        warnings += source_warnings(running)
         warnings += self._configuration_warnings()
         usable = {name: running.upstreams[name].pool.usable > 0 for name in configuration.upstreams}
         unusable = [f"upstream {name} has no usable endpoint" for name, well in usable.items() if not well]
@@ -303,6 +303,7 @@ def _source(source: Source, now: float) -> SourceStatus:
         error=status.error,
         asks_for=status.asks_for,
         endpoints=status.endpoints,
+        retry_in_s=status.retry_in_s,
         says=[],
     )
     told["state"] = sources.state(told)
@@ -310,7 +311,7 @@ def _source(source: Source, now: float) -> SourceStatus:
     return told
 
 
-def _source_warnings(running: Running) -> list[str]:
+def source_warnings(running: Running) -> list[str]:
     """What an operator should know of sources, though everything serves."""
     warnings = []
     for name in running.loaded.configuration.upstreams:
@@ -321,7 +322,13 @@ def _source_warnings(running: Running) -> list[str]:
                     f"upstream {name}: {status.held} endpoints that {source.name} no longer names are held {status.held_why}"
                 )
             elif status.error:
-                warnings.append(f"upstream {name}: {source.name} gives no answer: {status.error}")
+                # In how many seconds, the source's status says: a warning goes into registries, and must not change all the time.
+                warnings.append(
+                    f"upstream {name}: {source.name} gives no answer, and is asked again: {status.error}"
+                )
+            elif source.refreshed_at is None and not status.unverified:
+                asked = f" ({status.asks_for})" if status.asks_for else ""
+                warnings.append(f"upstream {name}: {source.name} has not answered yet{asked}")
             if status.unverified:
                 warnings.append(
                     f"upstream {name}: {source.name} has not answered yet; endpoints are those last known"

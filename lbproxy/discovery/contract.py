@@ -23,7 +23,7 @@ from lbproxy.domain.membership import NO_METADATA, Difference, Membership
 Report = Callable[[Membership, Difference | None], None]
 """A full answer, and how it differs from the one reported before it, where the source knows: then applying it is cheap."""
 Failed = Callable[[Exception], None]
-"""Told of every try that failed, for the log and the metrics; the error says whom it concerns."""
+"""Told of every try that failed, for the log and the metrics; the error says whom it concerns, and when the next try comes if it knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class SourceStatus:
     reason. `held` endpoints are in force though the registry's last answer leaves them out; `held_why` says in words what is waited
     for. `unverified`: nothing but the state on disk has spoken yet, saved `snapshot_age_s` ago. `asks_for` says in words what is
     followed, "" for what has no name; `endpoints` are in force, None where nobody counts.
+    `retry_in_s` is how long it waits, after an error, before it asks again; None while it asks.
     """
 
     results: Mapping[str, int]
@@ -50,6 +51,7 @@ class SourceStatus:
     error: str = ""
     asks_for: str = ""
     endpoints: int | None = None
+    retry_in_s: float | None = None
 
 
 class Source(Protocol):

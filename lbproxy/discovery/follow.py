@@ -91,6 +91,7 @@ class FollowedSource:
         self._last_refused: Counter[str] = Counter()
         self._error = ""
         self._failing_since = -math.inf
+        self._retry_at: float | None = None  # while nobody is being asked
         self._started_at = clock()
         self._refreshed_at: float | None = None
         self._saved_at: float | None = None  # of what is on disk, by the wall clock
@@ -141,6 +142,7 @@ class FollowedSource:
             self._error,
             self._asks_for,
             0 if self.in_force is None else len(self.in_force.members),
+            None if self._retry_at is None else max(0.0, self._retry_at - self._clock()),
         )
 
     def initial(self) -> Membership | None:
@@ -224,8 +226,10 @@ class FollowedSource:
             except RegistryError as error:
                 wait_s = max(RETRY.wait_s(failures, self._rng), error.retry_after_s or 0.0)
                 failures += 1
-                self._told_error(error)
+                self._retry_at = self._clock() + wait_s
+                self._told_error(error, wait_s)
                 await self._sleep(wait_s)
+                self._retry_at = None
                 continue
             failures = 0
             self._answers += 1
@@ -286,13 +290,14 @@ class FollowedSource:
             self._report(in_force, await difference(before, in_force))
         return True
 
-    def _told_error(self, error: RegistryError) -> None:
+    def _told_error(self, error: RegistryError, wait_s: float | None = None) -> None:
+        """Asked again in `wait_s`; None: it goes on being asked as it was."""
         if not self._error:
             self._failing_since = self._clock()
         self._guard.failed()
         self._results["error"] += 1
         self._error = redacted(str(error))
-        self._failed(RegistryError(f"{self.name}: {self._error}"))
+        self._failed(RegistryError(f"{self.name}: {self._error}", retry_after_s=wait_s))
 
     def _count_refused(self, refused: Mapping[str, int]) -> None:
         self._refused.update(refused)

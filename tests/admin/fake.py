@@ -67,6 +67,7 @@ def source() -> SourceStatus:
         error="",
         asks_for="",
         endpoints=None,
+        retry_in_s=None,
         says=["endpoints of the configuration"],
     )
 

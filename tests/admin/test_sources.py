@@ -27,8 +27,8 @@ def told(**differs: Any) -> SourceStatus:
             ["waiting: no answer yet, 2 errors", "now: cannot connect"],
         ),
         (
-            {"age_s": 75.0, "results": {"error": 2}, "error": "<b>refused</b>"},
-            ["stale: last answer 1m15s ago, 2 errors", "now: <b>refused</b>"],
+            {"age_s": 75.0, "results": {"error": 2}, "error": "<b>refused</b>", "retry_in_s": 12.34},
+            ["stale: last answer 1m15s ago, 2 errors", "now: <b>refused</b>; next try in 12.3s"],
         ),
         (
             {"held": 3, "held_why": "until a second answer"},
@@ -41,7 +41,7 @@ def told(**differs: Any) -> SourceStatus:
         (
             {"age_s": None, "unverified": True, "error": "cannot connect", "results": {"error": 1}},
             [
-                "unverified: no answer yet, 1 errors",
+                "unverified: no answer yet, 1 error",
                 "now: cannot connect",
                 "endpoints of the source that it takes the place of",
             ],
@@ -62,7 +62,7 @@ def told(**differs: Any) -> SourceStatus:
         ({"kind": "static"}, ["endpoints of the configuration"]),
         (
             {"kind": "static", "error": "db.example: no such name", "results": {"error": 1}},
-            ["stale: last answer 5.0s ago, 1 errors", "now: db.example: no such name"],
+            ["stale: last answer 5.0s ago, 1 error", "now: db.example: no such name"],
         ),
     ],
 )

@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from lbproxy.app.following import complain
 from lbproxy.discovery.contract import Answer, Candidate, Source
 from lbproxy.discovery.follow import LOOK_S, RETRY
 from lbproxy.discovery.guard import CONFIRM_AFTER_S
@@ -17,6 +18,7 @@ from lbproxy.discovery.pace import BURST, REFILL_A_S
 from lbproxy.domain.address import ip_address
 from lbproxy.domain.errors import RegistryError
 from lbproxy.domain.membership import Difference, Membership
+from lbproxy.proxy.complaints import Complaints
 from lbproxy.wire.resolver import Resolution
 from tests.discovery.followed import ERROR, Followed
 from tests.discovery.members import ScriptedRegistry, address, answer, hosts, members, numbers
@@ -345,3 +347,17 @@ async def test_what_is_obeyed_is_what_is_held_when_the_operator_says_so() -> Non
         assert asked.result() == 7
         assert sorted(of.last) == [1, 2, 3]
         assert of.source.status.held == 2
+
+
+async def test_when_it_is_asked_again_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    of = Followed(ScriptedRegistry(RegistryError("429", retry_after_s=77.0), answer(1)))
+    complaints = Complaints(logging.getLogger("lbproxy.discovery"))
+    of.source._failed = lambda error: complain(complaints, "web", error, 0, of.time.now)
+    async with of.running():
+        assert caplog.messages == ["upstream web: consul: 429; it has no endpoint yet; next try in 77.0 s"]
+        assert of.source.status.retry_in_s == 77.0
+        await of.time.advance(70)
+        assert of.source.status.retry_in_s == pytest.approx(7.0)
+        await of.time.advance(7.1)
+        assert not of.source.status.retry_in_s
+        assert of.source.status.error == ""
