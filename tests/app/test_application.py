@@ -222,6 +222,7 @@ async def test_what_a_new_upstream_remembers_is_read_beside_the_loop(
     assert threading.main_thread() not in readers
 
 
+@pytest.mark.timeout(60)  # a back-off or two
 async def test_an_answer_that_comes_while_the_disk_is_read_stands_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +235,7 @@ async def test_an_answer_that_comes_while_the_disk_is_read_stands_before_it(
         assert ("new", "file") in wanted
         found = recall(snapshots, wanted)
         path.write_text("[127.0.0.1:9]")
-        assert answered.wait(10)
+        assert answered.wait(30)
         return found
 
     text = REMEMBERING.format(listen=0, endpoint=1, state=tmp_path / "state")
