@@ -52,6 +52,8 @@ class HttpClient:
 def went_wrong(error: BaseException) -> str:
     """One line on why there was no answer: of a connection that was refused the system's word, not aiohttp's around it. Of
     a URL, which aiohttp names in some of its errors, without what is not to be shown."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "cannot connect: nobody answers"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"{error.host} does not resolve: {error.os_error.strerror}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):

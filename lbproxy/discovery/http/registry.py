@@ -78,6 +78,8 @@ class HttpRegistry:
                 return await self._follow(known)
         except RegistryError as error:
             raise RegistryError(f"{self._shown}: {error}", retry_after_s=error.retry_after_s) from error
+        except aiohttp.ConnectionTimeoutError as error:  # a TimeoutError, too, and sooner than ours
+            raise RegistryError(f"{self._shown}: {went_wrong(error)}") from error
         except TimeoutError as error:
             raise RegistryError(
                 f"{self._shown}: no full answer within {self._options.timeout_s:g} s"

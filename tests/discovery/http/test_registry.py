@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from lbproxy.discovery.contract import Answer, Candidate
@@ -385,3 +386,16 @@ async def test_nginx_serves_a_file_that_changes_and_is_not_sent_twice(
             await asked.next()
     statuses = [line.split('"')[2].split()[0] for line in log.read_text().splitlines()]
     assert statuses == ["200", "304", "200"]
+
+
+async def test_a_server_that_takes_no_connection_is_told_from_one_that_is_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def dark(*_: Any, **__: Any) -> Any:
+        raise aiohttp.ConnectionTimeoutError("Connection timeout to host http://h/?key=secret")
+
+    monkeypatch.setattr(aiohttp.ClientSession, "get", dark)
+    async with registry("http://h/?key=secret") as asked:
+        with pytest.raises(RegistryError) as raised:
+            await asked.next()
+    assert str(raised.value) == "http://h/?key=***: cannot connect: nobody answers"
