@@ -72,6 +72,7 @@ async def test_with_every_registry_down_the_state_on_disk_serves(
         await until(lambda: not source(after, "file")["unverified"], within_s=60)
 
 
+@pytest.mark.timeout(90)  # a start takes long on a busy machine
 async def test_with_every_registry_down_and_nothing_on_disk_it_is_said_what_is_missing(
     start: Start, tmp_path: Path
 ) -> None:
@@ -82,8 +83,8 @@ async def test_with_every_registry_down_and_nothing_on_disk_it_is_said_what_is_m
             tmp_path / "absent",
             tmp_path,
         )
-        running = await asyncio.to_thread(start, text)
-        await until(lambda: all(source(running, kind)["error"] for kind in KINDS))
+        running = await asyncio.to_thread(start, text, start_within_s=30.0)
+        await until(lambda: all(source(running, kind)["error"] for kind in KINDS), within_s=30)
         missing = {
             "consul": f"consul http://127.0.0.1:{port.number}/v1/health/service/web: cannot connect: Connection refused",
             "http": f"http://127.0.0.1:{other.number}/x: cannot connect: Connection refused",

@@ -160,13 +160,13 @@ async def test_a_file_may_not_lead_clients_to_the_admin_interface(start: Start, 
         assert eligible(running) == {one.port}
 
 
-@pytest.mark.timeout(60)  # a back-off or two
+@pytest.mark.timeout(120)  # a back-off or two, and four processes
 async def test_an_operator_ends_a_hold_with_one_command(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "endpoints.yaml"
     async with upstreams(echo, echo, echo) as ups:
         one, two, three = (each.port for each in ups)
         replace(path, listing(one, two, three))
-        running = start(config(path))
+        running = start(config(path), start_within_s=30.0)
         await until(lambda: eligible(running) == {one, two, three})
 
         def obey(*words: str) -> tuple[int, str]:

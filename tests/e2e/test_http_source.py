@@ -101,12 +101,13 @@ async def test_a_server_that_dies_and_comes_back_is_followed_again(start: Start)
                     await traffic.goes_on()
 
 
+@pytest.mark.timeout(90)  # a start takes long on a busy machine
 async def test_what_a_url_holds_after_its_question_mark_is_shown_nowhere(start: Start) -> None:
     """Neither from the file nor from the environment; nor what was written before the host, in an error of a reload."""
     url = "'http://127.0.0.1:%d/endpoints?token=${TOKEN}&key=hidden'"
     config = "log: {level: debug}\n" + CONFIG.replace("'http://127.0.0.1:%d/endpoints'", url)
     async with scripted(reply(b"", "500 Oops")) as server:
-        running = start(config % server.port, environ={"TOKEN": "hidden"})
+        running = start(config % server.port, environ={"TOKEN": "hidden"}, start_within_s=30.0)
         await until(lambda: source(running)["error"])
         await until(lambda: running.said("answered 500"))
         assert "token=hidden&key=hidden" in str(server.asked[0])
