@@ -388,14 +388,11 @@ async def test_nginx_serves_a_file_that_changes_and_is_not_sent_twice(
     assert statuses == ["200", "304", "200"]
 
 
-async def test_a_server_that_takes_no_connection_is_told_from_one_that_is_slow(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_server_that_takes_no_connection_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     def dark(*_: Any, **__: Any) -> Any:
         raise aiohttp.ConnectionTimeoutError("Connection timeout to host http://h/?key=secret")
 
     monkeypatch.setattr(aiohttp.ClientSession, "get", dark)
     async with registry("http://h/?key=secret") as asked:
-        with pytest.raises(RegistryError) as raised:
+        with pytest.raises(RegistryError, match=r"^http://h/\?key=\*\*\*: cannot connect: nobody answers$"):
             await asked.next()
-    assert str(raised.value) == "http://h/?key=***: cannot connect: nobody answers"
