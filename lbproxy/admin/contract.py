@@ -14,6 +14,7 @@ from lbproxy.admin.shapes import (
     EndpointStatus,
     LeaseStatus,
     ListenerStatus,
+    ObeyResult,
     RegistrationStatus,
     ReloadResult,
     SessionStatus,
@@ -65,7 +66,7 @@ class Readiness:
 
 
 class Operations(Protocol):
-    """All methods are synchronous and quick, but `reload`. Called on the event loop.
+    """All methods are synchronous and quick, but `reload` and `obey`. Called on the event loop.
 
     `address` is an endpoint's text form as in `EndpointStatus.address`; another spelling of the same address
     (`[::ffff:10.0.0.1]:80`) may be understood or be NotFound.
@@ -109,6 +110,10 @@ class Operations(Protocol):
 
     def undrain_upstream(self, upstream: str) -> UpstreamStatus:
         """Lifts every drain in the upstream, also those of single endpoints. Raises NotFound."""
+
+    async def obey(self, upstream: str, source: str) -> ObeyResult:
+        """Have the source's last answer obeyed: the endpoints that are held at this moment are let go, this once. Raises NotFound,
+        and Refused when nothing is held."""
 
     def register(self, upstream: str, address: str, registration: Registration) -> tuple[LeaseStatus, bool]:
         """Take an endpoint into the upstream until the lease ends, or renew its lease with what holds from now on; True when it is

@@ -15,11 +15,12 @@ _DOCUMENT = Path(__file__).with_name("page.html")
 
 @cache
 def _document() -> tuple[str, str]:
-    """The page, and a content security policy under which nothing but its own script and style runs."""
+    """The page, and a content security policy under which nothing but its own script and style runs, and no text can become markup."""
     text = _DOCUMENT.read_text(encoding="utf-8")
     policy = (
         f"default-src 'none'; script-src {_hash(text, 'script')}; style-src {_hash(text, 'style')}; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
     )
     return text, policy
 

@@ -83,6 +83,7 @@ class ApiRoutes:
         post(f"{endpoint}/weight", self._set_weight)
         post(f"{api}/upstreams/{{name}}/drain", self._drain_upstream)
         post(f"{api}/upstreams/{{name}}/undrain", self._undrain_upstream)
+        post(f"{api}/upstreams/{{name}}/sources/{{source}}/obey", self._obey)
         post(f"{api}/drain", self._drain)
         post(f"{api}/reload", self._reload)
         app.router.add_delete(f"{api}/sessions/{{id}}", self._kill_session)
@@ -161,6 +162,10 @@ class ApiRoutes:
     async def _undrain_upstream(self, request: web.Request) -> web.Response:
         await requests.json_object(request)
         return answer(self._operations.undrain_upstream(request.match_info["name"]))
+
+    async def _obey(self, request: web.Request) -> web.Response:
+        await requests.json_object(request)
+        return answer(await self._operations.obey(request.match_info["name"], request.match_info["source"]))
 
     async def _drain(self, request: web.Request) -> web.Response:
         await requests.json_object(request)

@@ -77,9 +77,14 @@ class SourceStatus(TypedDict):
     answer. `results` counts answers by what became of them: `applied`, `unchanged`, `held`, `confirmed`, `expired`, `error`. `held`
     endpoints are in force although the last answer leaves them out, and `held_why` says what is waited for. `unverified`: only the
     state on disk has spoken yet, saved `snapshot_age_s` ago. `refused` counts entries that were not taken, by reason. `error` is what
-    the last try met, "" if it was well."""
+    the last try met, "" if it was well. `kind` is the `type` of the configuration, `static` for its `endpoints`. `state` is the first
+    of these that holds: `unverified`; `waiting` (no answer yet); `stale` (the last try failed); `held`; `current`. `asks_for` is
+    what is followed, in words. `endpoints` it has in force, null where that is not counted. `retry_in_s` is how
+    long it waits after an error before it asks again, null while it asks. `says` has all of it in words, a line each."""
 
     name: str
+    kind: str
+    state: Literal["current", "stale", "held", "unverified", "waiting"]
     age_s: float | None
     results: dict[str, int]
     refused: dict[str, int]
@@ -88,6 +93,10 @@ class SourceStatus(TypedDict):
     unverified: bool
     snapshot_age_s: float | None
     error: str
+    asks_for: str
+    endpoints: int | None
+    retry_in_s: float | None
+    says: list[str]
 
 
 class UpstreamDetail(UpstreamStatus):
@@ -97,6 +106,14 @@ class UpstreamDetail(UpstreamStatus):
     sources: list[SourceStatus]
     endpoints: list[EndpointStatus]
     next: str | None
+
+
+class ObeyResult(TypedDict):
+    """A source whose last answer was obeyed because somebody asked for it: `let_go` endpoints were held until then."""
+
+    upstream: str
+    source: str
+    let_go: int
 
 
 class LeaseStatus(TypedDict):

@@ -10,7 +10,7 @@ import socket
 from lbproxy.app.binds import Inherited, Place, close_all, open_new, place
 from lbproxy.app.following import Sources
 from lbproxy.app.running import Running
-from lbproxy.app.upstreams import Upstream
+from lbproxy.app.upstreams import Upstream, source_names
 from lbproxy.config.load import Loaded
 from lbproxy.config.options import Configuration, UpstreamOptions
 from lbproxy.proxy.listener import Listener
@@ -86,6 +86,19 @@ def _changed(old: ListenerOptions | UpstreamOptions, new: ListenerOptions | Upst
         if field.name != "endpoints" and getattr(old, field.name) != getattr(new, field.name):
             lines.append(f"{'strategy' if field.name == 'pool' else field.name} changed")
     return lines
+
+
+def to_recall(running: Running, configuration: Configuration) -> list[tuple[str, str]]:
+    """(upstream, source) of all that would begin with its state on disk, if `apply` came now: nothing of it is in force here."""
+    wanted = []
+    for name, options in configuration.upstreams.items():
+        known = running.upstreams.get(name)
+        if known is not None and known.pool.options.kind != options.pool.kind:
+            known = None
+        wanted += [
+            (name, source) for source in source_names(options) if known is None or not known.knows(source)
+        ]
+    return wanted
 
 
 def apply(running: Running, loaded: Loaded, sources: Sources, inherited: Inherited) -> None:

@@ -19,7 +19,7 @@ from lbproxy.discovery.static import StaticSource
 from lbproxy.domain.address import Address
 from lbproxy.domain.backoff import Backoff
 from lbproxy.domain.effects import Effect
-from lbproxy.domain.errors import ResolveError
+from lbproxy.domain.errors import RegistryError, ResolveError
 from lbproxy.domain.membership import Difference, Member, Membership
 from lbproxy.domain.strategy import Random
 from lbproxy.proxy.complaints import Complaints
@@ -172,5 +172,7 @@ def complain(complaints: Complaints, upstream: str, error: Exception, known: int
     """A source's foreseen error, said once in a while: once for a source, or for a name in the configuration, whatever words a registry
     finds each time."""
     after = "what was known stays" if known else "it has no endpoint yet"
+    if isinstance(error, RegistryError) and error.retry_after_s is not None:
+        after = f"{after}; next try in {error.retry_after_s:.1f} s"
     subject = error.name if isinstance(error, ResolveError) else str(error).partition(":")[0]
     complaints.say(logging.WARNING, subject, f"upstream {upstream}: {error}; {after}", now)

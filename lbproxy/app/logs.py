@@ -1,4 +1,5 @@
-"""Event logging: the standard library's, on one stream, a line a record, JSON or text, control characters escaped."""
+"""Event logging: the standard library's, on one stream, a line a record, JSON or text, control characters escaped, and of URLs
+without what is not to be shown, whoever logs them."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import time
 from typing import Final, Literal, TextIO
 
 from lbproxy.app.stream import handler_for
+from lbproxy.wire.urls import redacted
 
 LineFormat = Literal["auto", "json", "text"]
 
@@ -40,7 +42,7 @@ class TextLine(logging.Formatter):
         line = f"{_stamp(record.created)} {record.levelname} {record.name}: {record.getMessage()}"
         if record.exc_info:
             line = f"{line}\n{self.formatException(record.exc_info)}"
-        return one_line(line)
+        return one_line(redacted(line))
 
 
 class JsonLine(logging.Formatter):
@@ -51,10 +53,10 @@ class JsonLine(logging.Formatter):
             "ts": _stamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage()[:_LIMIT],
+            "message": redacted(record.getMessage())[:_LIMIT],
         }
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)[-_LIMIT:]
+            fields["exception"] = redacted(self.formatException(record.exc_info))[-_LIMIT:]
         return json.dumps(fields).replace("\x7f", "\\u007f")
 
 

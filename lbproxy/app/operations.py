@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from lbproxy.admin.contract import NotFound, Readiness, Registration
+from lbproxy.admin import sources
+from lbproxy.admin.contract import NotFound, Readiness, Refused, Registration
 from lbproxy.admin.shapes import (
     EndpointStatus,
     LeaseStatus,
     ListenerStatus,
+    ObeyResult,
     RegistrationStatus,
     ReloadResult,
     SessionStatus,
@@ -76,7 +78,7 @@ class AdminOperations:
             for name in configuration.listeners
             if running.listeners[name].state == "paused"
         ]
-        warnings += _source_warnings(running)
+        warnings += source_warnings(running)
         warnings += self._configuration_warnings()
         usable = {name: running.upstreams[name].pool.usable > 0 for name in configuration.upstreams}
         unusable = [f"upstream {name} has no usable endpoint" for name, well in usable.items() if not well]
@@ -145,8 +147,8 @@ class AdminOperations:
         page = [self._endpoint(each) for each in ordered[:limit]]
         more = ordered[limit - 1].label if len(ordered) > limit else None
         now = self._running.loop.time()
-        sources = [_source(each, now) for each in upstream.sources]
-        return UpstreamDetail(**self._upstream(upstream), sources=sources, endpoints=page, next=more)
+        told = [_source(each, now) for each in upstream.sources]
+        return UpstreamDetail(**self._upstream(upstream), sources=told, endpoints=page, next=more)
 
     def _endpoint(self, endpoint: Endpoint) -> EndpointStatus:
         counted = self._running.relay.read_slot(endpoint.slot)
@@ -231,6 +233,15 @@ class AdminOperations:
         self._apply(found.pool.undrain_all(self._running.loop.time()))
         return self._upstream(found)
 
+    async def obey(self, upstream: str, source: str) -> ObeyResult:
+        for each in self._find_configured(upstream).sources:
+            if each.name == source:
+                let_go = await each.obey()
+                if not let_go:
+                    raise Refused(f"upstream {upstream}: {source} holds nothing: its last answer is in force")
+                return ObeyResult(upstream=upstream, source=source, let_go=let_go)
+        raise NotFound(f"upstream {upstream} has no source {source}")
+
     def register(self, upstream: str, address: str, registration: Registration) -> tuple[LeaseStatus, bool]:
         return registrations.register(self._find_configured(upstream), address, registration)
 
@@ -278,8 +289,10 @@ class AdminOperations:
 def _source(source: Source, now: float) -> SourceStatus:
     status = source.status
     refreshed_at = source.refreshed_at
-    return SourceStatus(
+    told = SourceStatus(
         name=source.name,
+        kind=source.name.partition("_")[0],  # the second of a kind is KIND_2
+        state="current",
         age_s=None if refreshed_at is None else max(0.0, now - refreshed_at),
         results=dict(status.results),
         refused=dict(status.refused),
@@ -288,10 +301,17 @@ def _source(source: Source, now: float) -> SourceStatus:
         unverified=status.unverified,
         snapshot_age_s=status.snapshot_age_s,
         error=status.error,
+        asks_for=status.asks_for,
+        endpoints=status.endpoints,
+        retry_in_s=status.retry_in_s,
+        says=[],
     )
+    told["state"] = sources.state(told)
+    told["says"] = sources.says(told)
+    return told
 
 
-def _source_warnings(running: Running) -> list[str]:
+def source_warnings(running: Running) -> list[str]:
     """What an operator should know of sources, though everything serves."""
     warnings = []
     for name in running.loaded.configuration.upstreams:
@@ -302,7 +322,13 @@ def _source_warnings(running: Running) -> list[str]:
                     f"upstream {name}: {status.held} endpoints that {source.name} no longer names are held {status.held_why}"
                 )
             elif status.error:
-                warnings.append(f"upstream {name}: {source.name} gives no answer: {status.error}")
+                # In how many seconds, the source's status says: a warning goes into registries, and must not change all the time.
+                warnings.append(
+                    f"upstream {name}: {source.name} gives no answer, and is asked again: {status.error}"
+                )
+            elif source.refreshed_at is None and not status.unverified:
+                asked = f" ({status.asks_for})" if status.asks_for else ""
+                warnings.append(f"upstream {name}: {source.name} has not answered yet{asked}")
             if status.unverified:
                 warnings.append(
                     f"upstream {name}: {source.name} has not answered yet; endpoints are those last known"

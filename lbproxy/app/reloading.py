@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from lbproxy.admin.contract import Refused
 from lbproxy.admin.shapes import ReloadResult
@@ -14,6 +15,7 @@ from lbproxy.app.following import Sources
 from lbproxy.app.registries import prepare
 from lbproxy.app.running import Running
 from lbproxy.config.load import ConfigError, Loaded
+from lbproxy.config.options import Configuration
 from lbproxy.wire.systemd import Notifier
 
 logger = logging.getLogger("lbproxy.app")
@@ -61,6 +63,7 @@ class Reloader:
             RuntimeError,
         ) as error:  # a folder that cannot be entered, a thread that cannot be had
             raise self._refused("failed", (f"the configuration cannot be read: {error}",)) from error
+        recalled = await self._recall(loaded.configuration)
         if running.draining:
             raise Refused("draining: a configuration is no longer taken")
         before, after = running.loaded.configuration, loaded.configuration
@@ -70,7 +73,8 @@ class Reloader:
         if lines or again:
             self._broken_off = True
             try:
-                changes.apply(running, loaded, self._sources, {})
+                with recalled:
+                    changes.apply(running, loaded, self._sources, {})
             except BindError as error:
                 self._broken_off = again
                 raise self._refused("failed", await _explained(error)) from error
@@ -91,6 +95,18 @@ class Reloader:
         for key in restart:
             logger.warning("reload: %s differs in the file and needs a restart; left as it was", key)
         return result
+
+    async def _recall(self, configuration: Configuration) -> AbstractContextManager[None]:
+        """What new sources begin with, read from the disk beside the loop. Nothing new is followed yet, so no answer can come in between;
+        what has changed here by the time it is read is looked up once more, and stands before the disk."""
+        snapshots = self._sources.snapshots
+        wanted = [] if snapshots is None else changes.to_recall(self._running, configuration)
+        if snapshots is None or not wanted:
+            return nullcontext()
+        try:
+            return snapshots.recalled(await asyncio.to_thread(snapshots.recall, wanted))
+        except RuntimeError:  # a thread that cannot be had: then it is read as it is asked for
+            return nullcontext()
 
     def _read(self) -> Loaded:
         loaded = self._reread()

@@ -28,6 +28,11 @@ _PUSH: Final = DiscoveryOptions("push", PushOptions())
 """The source that every upstream has without a word about it."""
 
 
+def source_names(options: UpstreamOptions) -> list[str]:
+    """Of the sources that the upstream has, or may have, a state on disk of."""
+    return list(dict.fromkeys((*(each.name for each in options.discovery), _PUSH.name)))
+
+
 def make_strategy(options: StrategyOptions) -> Strategy:
     """What a pool asks for when its strategy is new or has changed."""
     return make(options.type, options.choices)
@@ -80,6 +85,11 @@ class Upstream:
         known = self._leases or _PUSH.name in self._following
         if pushed is None and (known or self._sources.remembers(self.name, _PUSH.name)):
             yield _PUSH.name, _PUSH
+
+    def knows(self, source: str) -> bool:
+        """Whether something is in force of the source of that name, so that another one in its place begins with that."""
+        known = self._following.get(source) or self._departed.get(source)
+        return known is not None and known.source.initial() is not None
 
     def is_own(self, address: Address) -> bool:
         """Whether it is one of our own listeners', which would be a loop, or leads to the admin interface."""

@@ -16,6 +16,8 @@ from lbproxy.domain.address import Address, AddressError, HostName, parse_target
 DEFAULT_ADMIN: Final = "127.0.0.1:9900"
 TIMEOUT_S: Final = 10.0
 RELOAD_TIMEOUT_S: Final = 120.0
+OBEY_TIMEOUT_S: Final = 30.0
+"""An answer that is on its way in, with host names to resolve, comes first."""
 PAGE: Final = 500
 Query = Mapping[str, str | int]
 
@@ -148,6 +150,11 @@ def upstream_path(upstream: str, endpoint: str | None = None) -> str:
     """The API's path of an upstream or of one of its endpoints."""
     path = f"/api/v1/upstreams/{quote(upstream, safe='')}"
     return path if endpoint is None else f"{path}/endpoints/{quote(endpoint, safe='')}"
+
+
+def obey_path(upstream: str, source: str) -> str:
+    """The API's path to have a source's last answer obeyed."""
+    return f"{upstream_path(upstream)}/sources/{quote(source, safe='')}/obey"
 
 
 def _plain(error: Exception) -> str:

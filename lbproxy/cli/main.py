@@ -118,6 +118,12 @@ def _client_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     weigh.add_argument("endpoint", metavar="ENDPOINT")
     weigh.add_argument("weight", type=weight, metavar="N|auto", help="auto lifts what was set before")
 
+    obey = command("obey", "Let go of endpoints that a source no longer names.", _client("obey"), client=True)
+    obey.add_argument("upstream", metavar="UPSTREAM")
+    obey.add_argument(
+        "source", nargs="?", metavar="SOURCE", help="as `status` shows it: consul; else each that holds some"
+    )
+
     _registering_commands(command)
     command("reload", "Read the configuration again.", _client("reload"), client=True)
 

@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from lbproxy.cli import registering, tables
-from lbproxy.cli.client import RELOAD_TIMEOUT_S, AdminClient, ClientError, UsageError, upstream_path
+from lbproxy.cli.client import (
+    OBEY_TIMEOUT_S,
+    RELOAD_TIMEOUT_S,
+    AdminClient,
+    ClientError,
+    UsageError,
+    obey_path,
+    upstream_path,
+)
 
 FINE: Final = 0
 FAILED: Final = 1
@@ -137,6 +145,27 @@ def _weight(client: AdminClient, args: argparse.Namespace) -> int:
     )
 
 
+def _obey(client: AdminClient, args: argparse.Namespace) -> int:
+    names = [args.source]
+    if args.source is None:
+        names = [each["name"] for each in _upstream(client, args.upstream)["sources"] if each["held"]]
+        if not names:
+            raise ClientError(f"upstream {args.upstream}: nothing is held")
+    done = []
+    code = FINE
+    for name in names:
+        try:
+            done.append(client.post(obey_path(args.upstream, name), timeout_s=OBEY_TIMEOUT_S))
+        except ClientError as error:
+            if error.status != 409:
+                raise
+            _complain(error.lines)
+            code = FAILED
+    lines = [f"{one['upstream']} {one['source']}: {one['let_go']} endpoints are let go" for one in done]
+    _show(args, {"items": done}, map(tables.printable, lines))
+    return code
+
+
 def _register(client: AdminClient, args: argparse.Namespace) -> int:
     if args.keep:
         return registering.keep(client, args, lambda text: print(text, file=sys.stderr, flush=True))
@@ -201,6 +230,7 @@ _COMMANDS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
     "weight": _weight,
     "register": _register,
     "deregister": _deregister,
+    "obey": _obey,
     "reload": _reload,
     "sessions": _sessions,
     "kill": _kill,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lbproxy.admin.sources import age
+
 Cell = str | int
 
 
@@ -39,17 +41,6 @@ def size(number: int) -> str:
             return f"{number} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
-
-
-def age(seconds: float) -> str:
-    """A time span with its largest two units."""
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m{rest:02d}s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours < 48 else f"{hours // 24}d{hours % 24:02d}h"
 
 
 def round_trip(seconds: float | None) -> str:
@@ -123,23 +114,12 @@ def standing(one: dict[str, Any]) -> list[str]:
 
 
 def source(one: dict[str, Any]) -> list[str]:
-    """A line on how a registry fares, and one each for what an operator should know. Nothing for endpoints of the configuration."""
-    if one["name"] == "static":
+    """A line on how a source fares, and one each for what an operator should know. Nothing for endpoints of the configuration, unless
+    one of their names does not resolve."""
+    if one["kind"] == "static" and not one["error"]:
         return []
-    answered = "no answer yet" if one["age_s"] is None else f"last answer {age(one['age_s'])} ago"
-    lines = [f"  source {one['name']}: {answered}, {one['results'].get('error', 0)} errors"]
-    if one["error"]:
-        lines.append(f"    now: {one['error']}")
-    if one["held"]:
-        lines.append(f"    {one['held']} endpoints held {one['held_why']}")
-    if one["unverified"]:
-        lines.append(f"    endpoints as they were {age(one['snapshot_age_s'] or 0.0)} ago, from the disk")
-    refused = {reason: count for reason, count in one["refused"].items() if count}
-    if refused:
-        lines.append(
-            "    refused: " + ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()))
-        )
-    return lines
+    first, *more = one["says"]
+    return [f"  source {one['name']}: {first}", *(f"    {line}" for line in more)]
 
 
 def endpoint(one: dict[str, Any]) -> tuple[Cell, ...]:

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from lbproxy.config.expand import Expanded
 from lbproxy.config.model import File
 from lbproxy.config.values import shown
+from lbproxy.wire.urls import without_credentials
 from lbproxy.wire.yaml import Mark, Path, Problem, resolve
 
 _LATER_KEYS: Final = frozenset({"health", "when_unavailable", "on_down", "routes"})
@@ -40,7 +41,8 @@ class ConfigError(Exception):
 def line(problem: Problem) -> str:
     """One problem as users read it."""
     path = written(problem.path)
-    what = problem.what if len(problem.what) <= _LONGEST else f"{problem.what[:_LONGEST]}..."
+    what = without_credentials(problem.what)
+    what = what if len(what) <= _LONGEST else f"{what[:_LONGEST]}..."
     told = f"{problem.mark}: {path}: {what}" if path else f"{problem.mark}: {what}"
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], told)
 

@@ -16,6 +16,7 @@ from lbproxy.domain.address import Address, HostName
 from lbproxy.proxy.options import Network
 from lbproxy.relay.options import MAX_THREADS
 from lbproxy.wire.secrets import Secret
+from lbproxy.wire.urls import redacted_url
 
 DURATION_PATTERN: Final = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
 _SERVICE_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
@@ -83,7 +84,12 @@ DomainName = Annotated[
 Cidr = Annotated[Network, PlainValidator(values.network), _as_text, _text(r"^[0-9a-fA-F.:/]+$", "10.0.0.0/8")]
 AdvertisedHost = Annotated[str, PlainValidator(values.advertised_host), _text(r"^[^/\s]+$", "10.0.0.5")]
 FileName = Annotated[str, PlainValidator(values.file_name), _text(r".+", "/etc/lbproxy/file")]
-Url = Annotated[str, PlainValidator(values.url), _text(r"^https?://.+", "http://127.0.0.1:8500")]
+Url = Annotated[
+    str,
+    PlainValidator(values.url),
+    PlainSerializer(redacted_url),
+    _text(r"^https?://.+", "http://127.0.0.1:8500"),
+]
 Percentage = Annotated[
     float,
     PlainValidator(values.percentage),

@@ -20,6 +20,7 @@ from lbproxy.domain.address import (
     parse_target,
 )
 from lbproxy.proxy.options import Network
+from lbproxy.wire.urls import redacted_url
 
 T = TypeVar("T")
 
@@ -201,12 +202,16 @@ def url(given: object) -> str:
         parts = urlsplit(written)
         well = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError as error:
-        raise ValueError(f"{shown(given)} is no URL: {error}") from error
+        raise ValueError(f"{_shown_url(written)} is no URL: {error}") from error
     if not well or any(letter.isspace() for letter in written):
-        raise ValueError(f"expected http://host or https://host, got {shown(given)}")
+        raise ValueError(f"expected http://host or https://host, got {_shown_url(written)}")
     if parts.username is not None or parts.password is not None:
         raise ValueError("credentials do not stand in a URL: it is shown in logs")
     return written
+
+
+def _shown_url(written: str) -> str:
+    return shown(redacted_url(written))
 
 
 def _host_port(given: object) -> str:

@@ -23,7 +23,7 @@ from lbproxy.domain.membership import NO_METADATA, Difference, Membership
 Report = Callable[[Membership, Difference | None], None]
 """A full answer, and how it differs from the one reported before it, where the source knows: then applying it is cheap."""
 Failed = Callable[[Exception], None]
-"""Told of every try that failed, for the log and the metrics; the error says whom it concerns."""
+"""Told of every try that failed, for the log and the metrics; the error says whom it concerns, and when the next try comes if it knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,12 @@ class SourceStatus:
     `age_s` is the time since all that it said was known to hold; before its first answer the age of what the disk remembers, or else the
     time since it was configured: so that a registry which never answers is seen to be silent.
 
-    `results` counts answers and tries: `applied`, `unchanged`, `held` (a removal was put off), `confirmed` (a second answer said
-    the same: obeyed), `expired` (held for as long as configured: obeyed), `error`. `refused` counts entries that were not taken, by
+    `results` counts answers and tries: `applied`, `unchanged`, `held` (a removal was put off), `confirmed` (a second answer, or
+    an operator, said the same: obeyed), `expired` (held for as long as configured: obeyed), `error`. `refused` counts entries that were not taken, by
     reason. `held` endpoints are in force though the registry's last answer leaves them out; `held_why` says in words what is waited
-    for. `unverified`: nothing but the state on disk has spoken yet, saved `snapshot_age_s` ago.
+    for. `unverified`: nothing but the state on disk has spoken yet, saved `snapshot_age_s` ago. `asks_for` says in words what is
+    followed, "" for what has no name; `endpoints` are in force, None where nobody counts.
+    `retry_in_s` is how long it waits, after an error, before it asks again; None while it asks.
     """
 
     results: Mapping[str, int]
@@ -47,6 +49,9 @@ class SourceStatus:
     unverified: bool = False
     snapshot_age_s: float | None = None
     error: str = ""
+    asks_for: str = ""
+    endpoints: int | None = None
+    retry_in_s: float | None = None
 
 
 class Source(Protocol):
@@ -64,6 +69,9 @@ class Source(Protocol):
 
     def initial(self) -> Membership | None:
         """What is known without waiting for anybody, or None: then there is nothing to apply yet."""
+
+    async def obey(self) -> int:
+        """An operator wants the last answer obeyed: let go of the endpoints that are held now, this once. How many those were."""
 
     async def run(self) -> None:
         """Follow the source for as long as there is something to follow."""

@@ -17,9 +17,10 @@ from typing import Final
 from lbproxy.discovery.contract import Answer, Failed, Registry, Report, SourceStatus
 from lbproxy.discovery.guard import Guard, Verdict
 from lbproxy.discovery.intake import Intake, difference
+from lbproxy.discovery.journal import Journal
 from lbproxy.discovery.options import DiscoveryOptions
 from lbproxy.discovery.pace import Pace, Retries
-from lbproxy.discovery.snapshots import Saved, Snapshots, unverified
+from lbproxy.discovery.snapshots import Saved, Snapshots
 from lbproxy.discovery.vetting import Refusal
 from lbproxy.domain.address import Address
 from lbproxy.domain.errors import RegistryError
@@ -27,10 +28,10 @@ from lbproxy.domain.membership import Difference, Membership
 from lbproxy.domain.strategy import Random
 from lbproxy.wire.resolver import Resolution
 from lbproxy.wire.state import StateError
+from lbproxy.wire.urls import redacted
 
 _log = logging.getLogger(__name__)
 
-RECOVERY_PAUSE_S: Final = 10.0
 LOOK_S: Final = 1.0  # how exactly the guard's deadlines and names' TTLs are kept
 # State on disk that is older gives way to the first answer that names anybody: by then its addresses may be others' (in a container
 # network they are given out again). Younger state is guarded like an answer: a registry that starts anew fills up one by one.
@@ -71,6 +72,8 @@ class FollowedSource:
         self.subject = options.subject
         self.upstream = upstream
         self.registry = registry
+        self.journal = Journal(upstream, options.name, options.asks_for)
+        self._asks_for = options.asks_for
         self._report = report
         self._failed = failed
         self._clock = clock
@@ -86,7 +89,7 @@ class FollowedSource:
         self._last_refused: Counter[str] = Counter()
         self._error = ""
         self._failing_since = -math.inf
-        self._recovery_due = -math.inf
+        self._retry_at: float | None = None  # while nobody is being asked
         self._started_at = clock()
         self._refreshed_at: float | None = None
         self._saved_at: float | None = None  # of what is on disk, by the wall clock
@@ -136,6 +139,9 @@ class FollowedSource:
             self._unverified,
             saved_s,
             self._error,
+            self._asks_for,
+            0 if self.in_force is None else len(self.in_force.members),
+            None if self._retry_at is None else max(0.0, self._retry_at - self._clock()),
         )
 
     def initial(self) -> Membership | None:
@@ -167,9 +173,10 @@ class FollowedSource:
         kept, refused = self._intake.vet_again(saved.membership)
         self._count_refused(refused)
         age_s = max(0.0, self._wall() - saved.saved_at)
-        (self._guard.begin if age_s <= FRESH_S else self._guard.stand_in)(unverified(kept), trusted=False)
+        (self._guard.begin if age_s <= FRESH_S else self._guard.stand_in)(kept, trusted=False)
         self._saved_at = saved.saved_at
         self._unverified = True
+        self.journal.begin(named=bool(kept.members))
         _log.warning(
             "upstream %s: %d endpoints of %s as they were %.0f s ago, until it answers",
             self.upstream,
@@ -180,6 +187,8 @@ class FollowedSource:
 
     def _take_over(self, predecessor: FollowedSource, in_force: Membership) -> None:
         trusted = not predecessor.in_trouble
+        if predecessor.subject == self.subject:
+            self.journal.take_over(predecessor.journal)
         if predecessor.subject == self.subject and not predecessor.standing_in:
             self._guard.begin(in_force, trusted=trusted)
             self._intake.remember(predecessor.names)
@@ -213,8 +222,11 @@ class FollowedSource:
             try:
                 answer = await self.registry.next()
             except RegistryError as error:
-                self._told_error(error)
-                await self._sleep(self._retries.failed(error))
+                wait_s = self._retries.failed(error)
+                self._retry_at = self._clock() + wait_s
+                self._told_error(error, wait_s)
+                await self._sleep(wait_s)
+                self._retry_at = None
                 continue
             self._retries.well()
             self._answers += 1
@@ -237,17 +249,24 @@ class FollowedSource:
             verdict = self._guard.answered(
                 membership, now, consistent=answer.consistent, regressed=answer.regressed
             )
-            self._tell_recovered(now)
+            if self._error:
+                self.journal.recovered(
+                    self._failing_since, now, answered_before=self._refreshed_at is not None
+                )
+            self.journal.answered(len(answer.candidates))
             first, self._unverified = self._unverified, False
             self._error = ""
             self._refreshed_at = now
             return await self._done(verdict, before, first=first)
 
     async def _done(self, verdict: Verdict, before: Membership | None, *, first: bool = False) -> bool:
+        self._tell(verdict)
+        return await self._after(before, first=first)
+
+    def _tell(self, verdict: Verdict) -> None:
         self._results[verdict.kind] += 1
         if verdict.message:
-            _log.warning("upstream %s: %s: %s", self.upstream, self.name, verdict.message)
-        return await self._after(before, first=first)
+            self.journal.warn(verdict.message)
 
     async def _after(self, before: Membership | None, *, first: bool) -> bool:
         """Report what differs by now, and see to what waits for time."""
@@ -269,35 +288,34 @@ class FollowedSource:
         self._report_is_due = False
         return True
 
-    def _tell_recovered(self, now: float) -> None:
-        """That it answers again; of one that does and does not in turn, once in a while."""
-        if self._error and now >= self._recovery_due:
-            self._recovery_due = now + RECOVERY_PAUSE_S
-            _log.info(
-                "upstream %s: %s: answers%s, after %.1f s of trouble",
-                self.upstream,
-                self.name,
-                "" if self._refreshed_at is None else " again",
-                now - self._failing_since,
-            )
-
-    def _told_error(self, error: RegistryError) -> None:
+    def _told_error(self, error: RegistryError, wait_s: float | None = None) -> None:
+        """Asked again in `wait_s`; None: it goes on being asked as it was."""
         if not self._error:
             self._failing_since = self._clock()
         self._guard.failed()
         self._results["error"] += 1
-        self._error = str(error)
-        self._failed(RegistryError(f"{self.name}: {error}"))
+        self._error = redacted(str(error))
+        self._failed(RegistryError(f"{self.name}: {self._error}", retry_after_s=wait_s))
 
     def _count_refused(self, refused: Mapping[str, int]) -> None:
         self._refused.update(refused)
         if refused:
-            examples = self._intake.examples
-            reasons = ", ".join(
-                f"{count} {reason} ({'such as ' if count > 1 else ''}{examples[reason]})"
-                for reason, count in sorted(refused.items())
-            )
-            _log.warning("upstream %s: %s: entries refused: %s", self.upstream, self.name, reasons)
+            self.journal.refused(refused, self._intake.examples)
+
+    async def obey(self) -> int:
+        """As `Source.obey`. What is held by answers that are still on their way in is not meant."""
+        these = set(self._guard.held_addresses)
+        async with self._taking:
+            obeyed = self._guard.obey(these)
+            if obeyed is None:
+                return 0
+            verdict, gone = obeyed
+            self._tell(verdict)
+            self._unsaved.set()
+            assert self._guard.in_force is not None
+            # At once, without a turn of the loop in between: whoever asked may go away meanwhile.
+            self._report(self._guard.in_force, Difference((), gone))
+            return len(gone)
 
     # -- time
 

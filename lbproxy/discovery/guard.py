@@ -9,7 +9,8 @@ Additions and changes of any answer hold at once; what a suspicious one leaves o
 
 An endpoint that comes back is not held any more; an answer that is not suspicious is obeyed, but for what a hold after trouble still
 holds: instances that register again one by one after a restart of their registry are not lost half way. `empty: allow` obeys an
-empty answer at once, unless after trouble.
+empty answer at once, unless after trouble. An operator may end a hold: what is held at that moment goes, and the next answer is judged
+as any.
 
 Why: Consul answers `200 []` for a moment after an election or a restart, and for ever after a wrong ACL change; fabio (issues 837, 861)
 lost 400 routes to it. Envoy's health panic (50 %) is the model of `share`.
@@ -17,7 +18,7 @@ lost 400 routes to it. Envoy's health panic (50 %) is the model of `share`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -48,6 +49,7 @@ class Guard:
         self._options = options
         self._is_down = is_down
         self._trouble = False
+        self._failed = False  # since the last answer
         self._answer: Membership | None = None
         self._held: dict[Address, tuple[Member, float]] = {}  # and since when
         self.in_force: Membership | None = None
@@ -77,6 +79,11 @@ class Guard:
         return len(self._held)
 
     @property
+    def held_addresses(self) -> tuple[Address, ...]:
+        """Those endpoints."""
+        return tuple(self._held)
+
+    @property
     def why(self) -> str:
         """What is waited for while something is held, in words."""
         if not self._held:
@@ -94,12 +101,14 @@ class Guard:
 
     def failed(self) -> None:
         """The registry gave no answer: what it says next may be the words of one that has forgotten."""
+        self._failed = True
         if self.in_force is not None:
             self._trouble = True
 
     def answered(self, answer: Membership, now: float, *, consistent: bool, regressed: bool) -> Verdict:
         if regressed:
             self.failed()
+        self._failed = False
         before = self.in_force
         if before is None:
             self._accept(answer, {})
@@ -133,9 +142,9 @@ class Guard:
 
     def renamed(self, answer: Membership, now: float) -> Verdict:
         """As `answered`, for the same answer whose host names have other addresses by now."""
-        trouble = self._trouble
+        trouble, failed = self._trouble, self._failed
         verdict = self.answered(answer, now, consistent=False, regressed=False)
-        self._trouble = self._trouble or trouble
+        self._trouble, self._failed = self._trouble or trouble, failed
         return verdict
 
     def advance(self, now: float) -> Verdict | None:
@@ -147,6 +156,19 @@ class Guard:
         if len(kept) == len(self._held):
             return None
         return self._after_trouble(self._answer, self._held, now)
+
+    def obey(self, these: Collection[Address]) -> tuple[Verdict, tuple[Address, ...]] | None:
+        """An operator says that the answer is right: let go of what is held among `these`, whatever is waited for. The verdict, and who
+        has gone; None if none of them is held. It is no licence for later answers; but that the registry is well the operator has
+        said, too, unless it has failed since that answer."""
+        gone = tuple(address for address in self._held if address in these)
+        if not gone:
+            return None
+        assert self._answer is not None
+        kept = {address: each for address, each in self._held.items() if address not in these}
+        self._trouble = self._trouble and (self._failed or bool(kept))
+        message = f"{len(gone)} endpoints are let go: an operator has the last answer obeyed"
+        return self._settle(self._answer, kept, "confirmed", message), gone
 
     def _suspicious(self, missing: int, before: int, left: int) -> bool:
         return missing > self._options.share * before or left < self._options.minimum

@@ -36,10 +36,12 @@ class GuardOptions:
 class DiscoveryOptions:
     """One source of an upstream. `name` is its label, unique within the upstream; `registry` are the options of its kind, by whose
     class `app` knows which registry to make; an answer is taken up to `limit` entries. `subject` tells two sources apart that
-    name different endpoints (another service, other tags), however they are reached: what is known of one says nothing of another."""
+    name different endpoints (another service, other tags), however they are reached: what is known of one says nothing of another.
+    `asks_for` says the same in words, such as `service 'web'`."""
 
     name: str
     registry: object
     guard: GuardOptions = field(default_factory=GuardOptions)
     limit: int = 16384
     subject: str = ""
+    asks_for: str = ""

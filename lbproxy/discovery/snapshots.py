@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -11,6 +12,8 @@ from urllib.parse import quote
 from lbproxy.domain.address import normalise_ip, parse_address
 from lbproxy.domain.membership import Member, Membership
 from lbproxy.wire import state
+from lbproxy.wire.breathing import Breathing
+from lbproxy.wire.state import StateError
 
 VERSION: Final = 1
 
@@ -26,26 +29,61 @@ class Saved:
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+Recalled = Mapping[tuple[str, str], Saved | StateError | None]
+"""What was found for each (upstream, source), or why it is of no use."""
+
+
 class Snapshots:
-    """The files of one folder, made when the first one is written. Both methods block: `save` belongs into a thread."""
+    """The files of one folder, made when the first one is written. `load`, `recall` and `save` block: beside a loop that serves, they
+    belong into a thread (of 10,000 endpoints, reading takes 0.1 s)."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._recalled: Recalled = {}
+
+    def recall(self, wanted: Iterable[tuple[str, str]]) -> Recalled:
+        """What `load` is going to be asked for, (upstream, source) each; for a thread that leaves the loop its turns."""
+        pause = Breathing()
+        return {each: self._try(*each, pause) for each in wanted}
+
+    @contextmanager
+    def recalled(self, known: Recalled) -> Iterator[None]:
+        """Until the end of the block, `load` reads nothing that is known here. For a block that is one step of the loop."""
+        self._recalled = known
+        try:
+            yield
+        finally:
+            self._recalled = {}
 
     def load(self, upstream: str, source: str) -> Saved | None:
-        """None if there is nothing. Raises StateError."""
-        path = self._path(upstream, source)
-        document = state.read(path, VERSION)
+        """What is remembered, each member marked as unverified; None if there is nothing. Raises StateError."""
+        at = (upstream, source)
+        found = self._recalled[at] if at in self._recalled else self._try(upstream, source, lambda: None)
+        if isinstance(found, StateError):
+            raise found
+        return found
+
+    def _try(self, upstream: str, source: str, pause: Callable[[], None]) -> Saved | StateError | None:
+        try:
+            return self._read(self._path(upstream, source), pause)
+        except StateError as error:
+            return error
+
+    def _read(self, path: Path, pause: Callable[[], None]) -> Saved | None:
+        document = state.read(path, VERSION, pause)
         if document is None:
             return None
         with state.as_written(path):
-            members = tuple(_member(each) for each in document["members"])
+            members = []
+            for each in document["members"]:
+                members.append(_member(each))
+                pause()
             names = {
                 str(name): tuple(normalise_ip(str(ip)) for ip in ips)
                 for name, ips in document.get("names", {}).items()
             }
             subject = str(document.get("subject", ""))
-            return Saved(Membership.of(members), float(document["saved_at"]), subject, names)
+            return Saved(Membership.of(tuple(members)), float(document["saved_at"]), subject, names)
 
     def exists(self, upstream: str, source: str) -> bool:
         """Whether there is something to load, be it of use or not."""
@@ -65,11 +103,6 @@ class Snapshots:
 
     def _path(self, upstream: str, source: str) -> Path:
         return self._folder / f"{quote(upstream, safe='')}.{quote(source, safe='')}.json"
-
-
-def unverified(membership: Membership) -> Membership:
-    """As remembered, and by nobody confirmed."""
-    return Membership(tuple(replace(member, unverified=True) for member in membership.members))
 
 
 def _plain(member: Member) -> dict[str, Any]:
@@ -92,4 +125,5 @@ def _member(plain: dict[str, Any]) -> Member:
         zone=None if zone is None else str(zone),
         max_connections=None if most is None else int(most),
         metadata={str(key): str(value) for key, value in plain["metadata"].items()},
+        unverified=True,
     )

@@ -58,6 +58,10 @@ class StaticSource:
         since = self._started_at if self.refreshed_at is None else self.refreshed_at
         return SourceStatus(dict(self._results), max(0.0, self._clock() - since), error=self._error)
 
+    async def obey(self) -> int:
+        """Nothing is held here."""
+        return 0
+
     @property
     def known(self) -> Mapping[str, tuple[str, ...]]:
         """Name -> last good addresses, for a successor."""

@@ -28,6 +28,7 @@ from lbproxy.wire.consul_options import ConsulAccess
 from lbproxy.wire.http import CONNECT_TIMEOUT_S, MAX_BODY_BYTES, HttpClient, retry_after_s, went_wrong
 from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.tls import ClientTls
+from lbproxy.wire.urls import redacted_url
 
 T = TypeVar("T")
 Params = Mapping[str, str | list[str]]
@@ -305,7 +306,7 @@ class _Transport(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul tel
             await own.close()
 
     def _where(self, path: str) -> str:
-        return f"consul {self._access.address}{path}"
+        return f"consul {redacted_url(self._access.address)}{path}"
 
 
 # `send` has the whole call under a time-out of its own.

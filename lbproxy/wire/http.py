@@ -16,6 +16,7 @@ import aiohttp
 
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.lookup import Lookup, Resolve
+from lbproxy.wire.urls import redacted
 
 CONNECT_TIMEOUT_S: Final = 3.0
 # A page of maintenance asks for an hour, and the registry is back in a minute.
@@ -55,8 +56,10 @@ class HttpClient:
 
 
 def went_wrong(error: BaseException) -> str:
-    """One line on why there was no answer: of a connection that was refused the system's word, not aiohttp's around it. Without the
-    URL, which aiohttp names in some of its errors with the query in it."""
+    """One line on why there was no answer: of a connection that was refused the system's word, not aiohttp's around it. Of
+    a URL, which aiohttp names in some of its errors, without what is not to be shown."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "cannot connect: nobody answers"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"{error.host} does not resolve: {error.os_error.strerror}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
@@ -67,7 +70,7 @@ def went_wrong(error: BaseException) -> str:
         number = error.os_error.errno
         return f"cannot connect: {os.strerror(number) if number else error.os_error}"
     text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
-    return " ".join(text.split())[:SHOWN] or type(error).__name__
+    return redacted(" ".join(text.split()))[:SHOWN] or type(error).__name__
 
 
 async def read_json(response: aiohttp.ClientResponse, limit_bytes: int = MAX_BODY_BYTES) -> Any:

@@ -6,19 +6,25 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 MAX_BYTES: Final = 64 << 20
+# As json writes a list at the end of a document. Within a text the quote is escaped.
+_LIST_BEGINS: Final = '":['
+_LIST_ENDS: Final = "]}"
+
+_decode: Final = json.JSONDecoder().raw_decode
 
 
 class StateError(Exception):
     """The file is there and cannot be used; the message names it and says why."""
 
 
-def read(path: Path, version: int) -> dict[str, Any] | None:
-    """The document; None if there is no file. Raises StateError."""
+def read(path: Path, version: int, pause: Callable[[], None] = lambda: None) -> dict[str, Any] | None:
+    """The document; None if there is no file. A list that ends it, as `write` wrote it, is read item by item with a `pause` between
+    two: one call of the parser would hold the interpreter to its end, in a thread, too. Raises StateError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -29,10 +35,40 @@ def read(path: Path, version: int) -> dict[str, Any] | None:
     if len(data) > MAX_BYTES:
         raise StateError(f"{path}: longer than {MAX_BYTES} bytes")
     with as_written(path):
-        document = json.loads(data)
+        document = _parse(data.decode(), pause)
         if document["version"] != version:
             raise StateError(f"{path}: of version {document['version']!r}, not {version}")
         return dict(document)
+
+
+def _parse(text: str, pause: Callable[[], None]) -> Any:
+    """As `json.loads`."""
+    at = text.rfind(_LIST_BEGINS)
+    while at > 0 and text[at - 1] == "\\":
+        at = text.rfind(_LIST_BEGINS, 0, at)
+    if at <= 0 or not text.endswith(_LIST_ENDS):
+        return json.loads(text)
+    begin = at + len(_LIST_BEGINS)
+    try:
+        document = json.loads(text[:begin] + _LIST_ENDS)
+        key, items = list(document.items())[-1]
+        document[key] = [*items, *_items(text, begin, pause)]
+    except (ValueError, AttributeError, IndexError):
+        return json.loads(text)  # it was another list's beginning
+    return document
+
+
+def _items(text: str, at: int, pause: Callable[[], None]) -> Iterator[Any]:
+    """Those of the list that begins there and ends the text. Raises ValueError."""
+    while True:
+        item, at = _decode(text, at)
+        yield item
+        pause()
+        if text.startswith(_LIST_ENDS, at) and at + len(_LIST_ENDS) == len(text):
+            return
+        if text[at] != ",":
+            raise ValueError(f"no comma at character {at}")
+        at += 1
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from lbproxy.admin.shapes import (
     EndpointStatus,
     LeaseStatus,
     ListenerStatus,
+    ObeyResult,
     RegistrationStatus,
     ReloadResult,
     SessionStatus,
@@ -54,6 +55,8 @@ def endpoint(address: str, *, drained: bool = False, weight: int | None = None) 
 def source() -> SourceStatus:
     return SourceStatus(
         name="static",
+        kind="static",
+        state="current",
         age_s=5.0,
         results={"applied": 0},
         refused={},
@@ -62,6 +65,10 @@ def source() -> SourceStatus:
         unverified=False,
         snapshot_age_s=None,
         error="",
+        asks_for="",
+        endpoints=None,
+        retry_in_s=None,
+        says=["endpoints of the configuration"],
     )
 
 
@@ -98,6 +105,7 @@ class FakeOperations:
     live: list[int] = field(default_factory=lambda: [1, 2, 3])
     registered: set[str] = field(default_factory=set)
     drained: set[str] = field(default_factory=set)
+    sources: list[SourceStatus] = field(default_factory=lambda: [source()])
     hold: asyncio.Event | None = None  # a reload waits for it
 
     def readiness(self, *, strict: bool) -> Readiness:
@@ -162,7 +170,7 @@ class FakeOperations:
         left = [one for one in ENDPOINTS if one > after]
         return UpstreamDetail(
             **self._upstream(name),
-            sources=[source()],
+            sources=list(self.sources),
             endpoints=[endpoint(one, drained=one in self.drained) for one in left[:limit]],
             next=left[limit - 1] if len(left) > limit else None,
         )
@@ -203,6 +211,16 @@ class FakeOperations:
         found = self._upstream(upstream)
         self.told.append(("undrain", upstream))
         return found
+
+    async def obey(self, upstream: str, source: str) -> ObeyResult:
+        self._upstream(upstream)
+        for each in self.sources:
+            if each["name"] == source:
+                if not each["held"]:
+                    raise Refused(f"upstream {upstream}: {source} holds nothing")
+                self.told.append(("obey", upstream, source))
+                return ObeyResult(upstream=upstream, source=source, let_go=each["held"])
+        raise NotFound(f"upstream {upstream} has no source {source}")
 
     def register(self, upstream: str, address: str, registration: Registration) -> tuple[LeaseStatus, bool]:
         self._upstream(upstream)

@@ -104,6 +104,7 @@ async def test_the_token_decides(guarded: AdminServer, authorization: str | None
         ("GET", "/metrics/", 401),
         ("GET", "//metrics", 401),
         ("POST", "/api/v1/drain", 401),
+        ("POST", "/api/v1/upstreams/web/sources/consul/obey", 401),
         ("DELETE", "/api/v1/sessions/1", 401),
         ("PATCH", "/api/v1/drain", 401),
     ],

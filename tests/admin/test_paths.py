@@ -17,7 +17,7 @@ from yarl import URL
 from lbproxy.admin.guards import Places
 from lbproxy.admin.routes import ApiRoutes, PublicRoutes
 from lbproxy.admin.server import AdminServer
-from tests.admin.fake import PAGE, FakeOperations, endpoint, metrics, serving
+from tests.admin.fake import PAGE, FakeOperations, endpoint, metrics, serving, source
 from tests.patience import WITHIN_S
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "admin.md"
@@ -92,6 +92,10 @@ async def ask(
         ("POST", f"{FIRST}/weight", {"weight": "auto"}, 200, [("weight", "web", "10.0.0.1:80", None)]),
         ("POST", f"{UPSTREAM}/drain", {"deadline_s": 0}, 200, [("drain", "web", 0.0)]),
         ("POST", f"{UPSTREAM}/undrain", None, 200, [("undrain", "web")]),
+        ("POST", f"{UPSTREAM}/sources/consul/obey", None, 200, [("obey", "web", "consul")]),
+        ("POST", f"{UPSTREAM}/sources/static/obey", {}, 409, []),
+        ("POST", f"{UPSTREAM}/sources/none/obey", None, 404, []),
+        ("POST", "/api/v1/upstreams/none/sources/consul/obey", None, 404, []),
         ("POST", "/api/v1/drain", None, 202, [("drain",)]),
         ("POST", "/api/v1/reload", None, 200, [("reload",)]),
         ("DELETE", "/api/v1/sessions/2", None, 200, [("kill", 2)]),
@@ -108,6 +112,7 @@ async def test_a_path_does_what_it_says(
     status: int,
     told: list[tuple[Any, ...]],
 ) -> None:
+    operations.sources.append({**source(), "name": "consul", "held": 3})
     assert (await ask(http, server, method, path, body))[0] == status
     assert operations.told == told
 
@@ -152,6 +157,8 @@ async def test_a_path_does_what_it_says(
         ("POST", f"{FIRST}/drain", b'{"deadline_s": NaN}', 400),
         ("POST", f"{FIRST}/drain", b'{"deadline_s": 1e999}', 400),
         ("POST", f"{FIRST}/undrain", {"deadline_s": 1}, 400),
+        ("POST", f"{UPSTREAM}/sources/consul/obey", {"always": True}, 400),
+        ("GET", f"{UPSTREAM}/sources/consul/obey", None, 405),
         ("POST", f"{FIRST}/weight", None, 400),
         ("POST", f"{FIRST}/weight", {"weight": "3"}, 400),
         ("POST", f"{FIRST}/weight", {"weight": 1.5}, 400),
@@ -257,7 +264,28 @@ async def test_the_page_runs_nothing_but_its_own_script(
     assert "unsafe" not in policy
     assert policy.count("'sha256-") == 2
     assert "//" not in text.replace("https://", "//").replace("<!doctype", "")  # nothing from elsewhere
-    assert "innerHTML" not in text
+    assert "require-trusted-types-for 'script'; trusted-types 'none'" in policy
+
+
+async def test_nothing_that_others_wrote_can_become_markup_on_the_page(
+    operations: FakeOperations, server: AdminServer, http: aiohttp.ClientSession
+) -> None:
+    """Names of endpoints and errors come from registries: they arrive as JSON, which no browser takes for a page, and the script puts
+    them into the page as text alone."""
+    evil = "</script><img src=x onerror=alert(1)>"
+    operations.sources = [{**source(), "kind": "http", "error": evil, "says": [f"stale: {evil}"]}]
+    async with http.get(url(server, UPSTREAM)) as response:
+        assert evil in (await response.json())["sources"][0]["says"][0]
+        assert response.content_type == "application/json"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+    async with http.get(url(server, "/")) as response:
+        text = await response.text()
+    assert evil not in text
+    script = text.partition("<script>")[2].partition("</script>")[0]
+    assert set(re.findall(r"\.(\w+) = ", script)) == {"textContent", "className"}
+    assert set(re.findall(r"\bdocument\.(\w+)", script)) == {"createElement", "getElementById"}
+    markup = r"HTML|insertAdjacent|\bwrite|eval|Function|DOMParser|Fragment|setAttribute|srcdoc|location"
+    assert re.findall(markup, script) == []
 
 
 async def test_an_unforeseen_error_stays_behind_the_wall(
@@ -315,7 +343,7 @@ def test_the_document_names_every_path(operations: FakeOperations) -> None:
     served = {
         (
             route.method,
-            re.sub(r"{(name|address|id)}", lambda found: found[1].upper(), route.resource.canonical),
+            re.sub(r"{(name|address|source|id)}", lambda found: found[1].upper(), route.resource.canonical),
         )
         for route in app.router.routes()
         if route.resource is not None and route.method != "HEAD"

@@ -6,14 +6,20 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lbproxy.app import binds, changes
 from lbproxy.app.application import Application
 from lbproxy.config.load import Loaded, load_text
-from lbproxy.domain.address import Address
+from lbproxy.discovery.snapshots import Saved, Snapshots
+from lbproxy.domain.address import Address, parse_address
+from lbproxy.domain.membership import Member, Membership
+from lbproxy.wire import state
 from tests.patience import WITHIN_S
 from tests.servers.ports import ReservedPort
 
@@ -200,3 +206,73 @@ async def test_only_a_second_signal_hurries_a_drain() -> None:
     application._signalled()
     assert application._hurry.is_set()
     assert application._drain_deadline_s == 5.0
+
+
+REMEMBERING = CONFIG.replace("drain_timeout: 0s", "drain_timeout: 0s, state_dir: '{state}'")
+FOLLOWING = "  {name}: {{discovery: {{type: file, path: '{path}', interval: {interval}}}}}\n"
+
+
+def remember(state: Path, text: str, upstream: str, *addresses: str) -> None:
+    """Leave what an earlier run knew of the upstream's one source."""
+    (source,) = load_text(text, "test", {}).configuration.upstreams[upstream].discovery
+    members = tuple(Member(parse_address(each)) for each in addresses)
+    Snapshots(state / "discovery").save(
+        upstream, source.name, Saved(Membership(members), time.time(), source.subject)
+    )
+
+
+def in_force(it: Running, upstream: str) -> list[str]:
+    pool = it.application.running.upstreams[upstream].pool
+    return sorted(each.label for each in pool.endpoints() if not each.ineligible)
+
+
+async def test_what_a_new_upstream_remembers_is_read_beside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: list[threading.Thread] = []
+    parse = state.read
+
+    def read(*given: Any) -> Any:
+        readers.append(threading.current_thread())
+        return parse(*given)
+
+    text = REMEMBERING.format(listen=0, endpoint=1, state=tmp_path)
+    async with running(text) as it:
+        it.text = text + FOLLOWING.format(name="new", path=tmp_path / "absent", interval="5m")
+        remember(tmp_path, it.text, "new", "127.0.0.1:7", "127.0.0.1:8")
+        monkeypatch.setattr(state, "read", read)
+        await it.reload("applied")
+        assert in_force(it, "new") == ["127.0.0.1:7", "127.0.0.1:8"]
+    assert readers
+    assert threading.main_thread() not in readers
+
+
+@pytest.mark.timeout(60)  # a back-off or two
+async def test_an_answer_that_comes_while_the_disk_is_read_stands_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source had nothing in force when a reload changed it and began to read; by the time that it is replaced, it has."""
+    path = tmp_path / "endpoints.yaml"
+    recall = Snapshots.recall
+    answered = threading.Event()
+
+    def slow(snapshots: Snapshots, wanted: Any) -> Any:
+        assert ("new", "file") in wanted
+        found = recall(snapshots, wanted)
+        path.write_text("[127.0.0.1:9]")
+        assert answered.wait(30)
+        return found
+
+    text = REMEMBERING.format(listen=0, endpoint=1, state=tmp_path / "state")
+    async with running(text + FOLLOWING.format(name="new", path=path, interval="100ms")) as it:
+        it.text = text + FOLLOWING.format(name="new", path=path, interval="200ms")
+        remember(tmp_path / "state", it.text, "new", "127.0.0.1:7", "127.0.0.1:8")
+        monkeypatch.setattr(Snapshots, "recall", slow)
+        async with asyncio.TaskGroup() as group:
+            reloading = group.create_task(it.reload("applied"), name="reload")
+            async with asyncio.timeout(30):
+                while not in_force(it, "new"):  # noqa: ASYNC110 - pools tell nobody
+                    await asyncio.sleep(0)
+            assert not reloading.done()
+            answered.set()
+        assert in_force(it, "new") == ["127.0.0.1:9"]

@@ -108,3 +108,11 @@ def test_configuring_again_replaces() -> None:
     logging.getLogger("lbproxy.test").error("loud")
     assert not first.getvalue()
     assert second.getvalue().count("\n") == 1
+
+
+def test_whoever_logs_a_url_its_secrets_are_left_out() -> None:
+    told = record("GET http://u:hidden@h/?t=hidden: no", error=OSError("https://h/?hidden"))
+    for line in (TextLine().format(told), JsonLine().format(told)):
+        assert "GET http://***@h/?t=***: no" in line
+        assert "OSError: https://h/?***" in line
+        assert "hidden" not in line

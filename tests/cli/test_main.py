@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lbproxy.admin.sources import age
 from lbproxy.cli import tables
 from lbproxy.cli.arguments import duration, session_id, weight
 from lbproxy.cli.main import main
@@ -27,6 +28,7 @@ COMMANDS = (
     "drain",
     "undrain",
     "weight",
+    "obey",
     "reload",
     "sessions",
     "kill",
@@ -45,6 +47,7 @@ COMMANDS = (
         ["undrain"],
         ["weight", "web", "10.0.0.1:80"],
         ["weight", "web", "10.0.0.1:80", "heavy"],
+        ["obey"],
         ["kill"],
         ["kill", "0"],
         ["drain", "web", "--deadline", "soon"],
@@ -110,7 +113,7 @@ def test_sizes(number: int, text: str) -> None:
     [(0, "0.0s"), (59.94, "59.9s"), (60, "1m00s"), (3599.9, "59m59s"), (3600, "1h00m"), (172800, "2d00h")],
 )
 def test_ages(seconds: float, text: str) -> None:
-    assert tables.age(seconds) == text
+    assert age(seconds) == text
 
 
 def test_a_table_cannot_move_the_cursor() -> None:

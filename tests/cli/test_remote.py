@@ -16,7 +16,7 @@ from lbproxy.admin.options import AdminOptions
 from lbproxy.cli import tables
 from lbproxy.cli.main import main
 from lbproxy.wire.secrets import Secret
-from tests.admin.fake import LOOPBACK, FakeOperations, serving, unix
+from tests.admin.fake import LOOPBACK, FakeOperations, serving, source, unix
 
 
 @dataclass
@@ -308,3 +308,38 @@ def test_what_a_registry_said_of_an_endpoint_without_sessions_is_shown() -> None
         "active": 0, "waiting": 0, "sources": [], "endpoints": [one, {**one, "address": "10.0.0.2:80", "ineligible": []}],
     }  # fmt: skip
     assert tables.upstream(upstream)[4:] == ["  10.0.0.1:80: consul-status: maintenance: new \\x1b[31mdisk"]
+
+
+async def test_what_sources_say_is_shown_with_nothing_that_moves_a_cursor(
+    operations: FakeOperations, lbproxy: Lbproxy
+) -> None:
+    operations.sources = [
+        source(),
+        {**source(), "name": "consul_2", "kind": "consul", "says": ["stale: last answer", "now: \x1b[2J"]},
+        {**source(), "error": "db: no such name", "says": ["stale: since"]},
+    ]
+    done = await lbproxy("status")
+    assert [line for line in done.out.splitlines() if line.startswith("  ")][1:] == [
+        "  source consul_2: stale: last answer",
+        "    now: \\x1b[2J",
+        "  source static: stale: since",
+    ]
+
+
+async def test_each_source_that_holds_something_is_obeyed_or_the_one_that_is_named(
+    operations: FakeOperations, lbproxy: Lbproxy
+) -> None:
+    assert await lbproxy("obey", "web") == Done(1, "", "lbproxy: upstream web: nothing is held\n")
+    operations.sources = [source()] + [
+        {**source(), "name": name, "held": held} for name, held in (("consul", 3), ("dns", 0), ("etcd", 1))
+    ]
+    done = await lbproxy("obey", "web")
+    assert done == Done(0, "web consul: 3 endpoints are let go\nweb etcd: 1 endpoints are let go\n", "")
+    assert operations.told == [("obey", "web", "consul"), ("obey", "web", "etcd")]
+    assert json.loads((await lbproxy("obey", "web", "etcd", "--json")).out) == {
+        "items": [{"upstream": "web", "source": "etcd", "let_go": 1}]
+    }
+    assert await lbproxy("obey", "web", "dns") == Done(
+        1, "", "lbproxy: 409 Conflict: upstream web: dns holds nothing\n"
+    )
+    assert (await lbproxy("obey", "web", "none")).err.startswith("lbproxy: 404 Not Found: ")

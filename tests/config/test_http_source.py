@@ -39,6 +39,9 @@ def test_every_key_reaches_the_options() -> None:
         ('headers: {a: "x\\r\\ny"}', "the value of a must be printable ASCII"),
         ("token: abc", "a secret in the file itself"),
         ("url: 'http://u:p@h/'", "credentials do not stand in a URL"),
+        ("url: 'htp://u:p@h/?token=s'", "got 'htp://***@h/?token=***'"),
+        ("url: 'u:p@h/?token=s'", "got '***@h/?token=***'"),
+        ("url: 'http://h:x/?token=s'", "'http://h:x/?token=***' is no URL"),
         ("path: x", "unknown key"),
     ],
 )
@@ -47,3 +50,14 @@ def test_what_is_wrong_is_told(keys: str, error: str) -> None:
     (line,) = errors(upstream(f"discovery: {{type: http, {url}{keys}}}"))
     assert error in line
     assert line.startswith("7:")
+
+
+def test_what_may_be_secret_is_not_in_the_document_that_is_shown() -> None:
+    text = upstream(
+        "discovery: [{type: http, url: 'http://h/x?token=s1&env=s2', headers: {X-Api-Key: s3}, token: {file: t}}, "
+        "{type: etcd, prefix: /x/, addresses: 'http://h:2379/?s4'}]"
+    )
+    (http, etcd) = loaded(text).document["upstreams"]["web"]["discovery"]
+    assert (http["url"], http["headers"]) == ("http://h/x?token=***&env=***", {"X-Api-Key": "***"})
+    assert http["token"] == {"file": "t"}
+    assert etcd["addresses"] == ["http://h:2379/?***"]

@@ -224,6 +224,7 @@ Step = st.one_of(
     st.tuples(st.just("says"), st.sets(st.integers(0, 9)), st.booleans(), st.booleans()),
     st.tuples(st.just("fails")),
     st.tuples(st.just("waits"), st.floats(0, 400)),
+    st.tuples(st.just("obeyed"), st.sets(st.integers(0, 9))),
 )
 
 
@@ -237,6 +238,11 @@ def test_whatever_happens_the_last_answer_is_in_force_and_the_rest_of_it_is_held
             case.says(*sorted(step[1]), consistent=step[2], regressed=step[3])
         elif step[0] == "fails":
             case.guard.failed()
+        elif step[0] == "obeyed":
+            before = set(case.in_force) if last is not None else set()
+            gone = obeyed(case, *step[1])
+            if last is not None:
+                assert gone == len(before - set(case.in_force))
         else:
             case.passes(step[1])
         if last is not None:
@@ -285,3 +291,75 @@ def test_those_let_go_while_others_are_held_on_are_told_of() -> None:
     assert verdict is not None
     assert (verdict.kind, case.guard.held) == ("held", 7)
     assert verdict.message.startswith("2 endpoints are let go")
+
+
+def obeyed(case: Case, *those: int) -> int:
+    """How many an operator's word has let go; all that are held unless `those` are named."""
+    these = {address(number) for number in those} or set(case.guard.held_addresses)
+    found = case.guard.obey(these)
+    if found is None:
+        return 0
+    verdict, gone = found
+    assert verdict.kind == "confirmed"
+    assert verdict.message.startswith(f"{len(gone)} endpoints are let go")
+    assert set(gone) <= these
+    return len(gone)
+
+
+@pytest.mark.parametrize("trouble", [False, True])
+def test_an_operator_has_what_is_held_let_go_this_once(trouble: bool) -> None:
+    case = Case()
+    case.says(*TEN)
+    assert obeyed(case) == 0
+    if trouble:
+        case.guard.failed()
+    case.says(1, 2)
+    assert obeyed(case) == 8
+    assert (case.in_force, case.guard.held, case.guard.confirm_at) == ([1, 2], 0, None)
+    assert obeyed(case) == 0
+    assert case.says(1, 2) == "unchanged"
+    assert case.says() == "held"  # the next removal is judged as any
+    assert "second answer" in case.guard.why
+    assert case.in_force == [1, 2]
+
+
+def test_before_any_answer_and_of_others_there_is_nothing_to_obey() -> None:
+    case = Case()
+    assert obeyed(case, 1) == 0
+    case.says(*TEN)
+    case.says(1)
+    assert obeyed(case, 1, 77) == 0
+    assert case.guard.held == 9
+
+
+def test_an_operators_word_ends_no_trouble_that_came_after_the_answer() -> None:
+    case = Case()
+    case.says(*TEN)
+    case.says(1, 2, 3, 4)
+    case.guard.failed()
+    assert obeyed(case) == 6
+    assert case.says() == "held"
+    assert "after trouble" in case.guard.why
+
+
+def test_those_that_came_to_be_held_meanwhile_are_not_meant() -> None:
+    case = Case()
+    case.says(*TEN)
+    case.guard.failed()
+    case.says(1, 2, 3)
+    these = set(case.guard.held_addresses)
+    case.says(1)
+    found = case.guard.obey(these)
+    assert found is not None
+    assert len(found[1]) == 7
+    assert sorted(case.in_force) == [1, 2, 3]
+    assert "after trouble" in case.guard.why
+
+
+def test_an_operator_has_another_subject_that_names_nobody_obeyed() -> None:
+    case = Case()
+    case.guard.stand_in(members(1, 2), trusted=True)
+    assert case.says() == "held"
+    assert case.guard.standing_in
+    assert obeyed(case) == 2
+    assert (case.in_force, case.guard.standing_in) == ([], False)

@@ -10,8 +10,9 @@ from typing import Final
 from tests.discovery.http.scripted import reply, scripted
 from tests.e2e.conftest import Start
 from tests.e2e.peers import echo, exchange, until, upstreams
-from tests.e2e.program import Program
+from tests.e2e.program import Program, lbproxy
 from tests.servers.consul import Consul
+from tests.servers.ports import ReservedPort
 
 KINDS: Final = ("consul", "http", "file")
 
@@ -66,3 +67,32 @@ async def test_with_every_registry_down_the_state_on_disk_serves(
         assert len([each for each in ready["warnings"] if "last known" in each]) == len(KINDS)
         file.write_text(json.dumps([f"127.0.0.1:{ups[2].port}"]))
         await until(lambda: not source(after, "file")["unverified"])
+
+
+async def test_with_every_registry_down_and_nothing_on_disk_it_is_said_what_is_missing(
+    start: Start, tmp_path: Path
+) -> None:
+    with ReservedPort() as port, ReservedPort() as other:
+        text = config(
+            f"http://127.0.0.1:{port.number}",
+            f"http://127.0.0.1:{other.number}/x",
+            tmp_path / "absent",
+            tmp_path,
+        )
+        running = await asyncio.to_thread(start, text)
+        await until(lambda: all(source(running, kind)["error"] for kind in KINDS))
+        missing = {
+            "consul": f"consul http://127.0.0.1:{port.number}/v1/health/service/web: cannot connect: Connection refused",
+            "http": f"http://127.0.0.1:{other.number}/x: cannot connect: Connection refused",
+            "file": f"{tmp_path / 'absent'}: No such file or directory",
+        }
+        code, body = running.ask("GET", "/readyz")
+        ready = json.loads(body)
+        status = (await asyncio.to_thread(lbproxy, "status", "--admin", running.admin)).stdout
+        assert code == 503
+        for kind, what in missing.items():
+            assert f"upstream {kind} has no usable endpoint" in ready["reasons"]
+            assert f"upstream {kind}: {kind} gives no answer, and is asked again: {what}" in ready["warnings"]
+            assert f"  source {kind}: waiting: no answer yet, " in status
+            assert f"    now: {what}" in status
+            assert running.said(f"upstream {kind}: {kind}: {what}; it has no endpoint yet; next try in ")

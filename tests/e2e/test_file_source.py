@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final
 
 from tests.e2e.conftest import Start
 from tests.e2e.peers import echo, exchange, until, upstreams
-from tests.e2e.program import Program
+from tests.e2e.program import Program, lbproxy
 from tests.e2e.traffic import all_served
 
 CONFIG: Final = """
@@ -42,6 +43,11 @@ def become_a_folder(path: Path) -> None:
 def source(running: Program) -> dict[str, object]:
     (found,) = running.get("/api/v1/upstreams/up")["sources"]
     return dict(found)
+
+
+def holds(running: Program) -> float:
+    """How many answers have had removals put off."""
+    return running.total("lbproxy_discovery_updates_total", upstream="up", result="held")
 
 
 def eligible(running: Program) -> set[int]:
@@ -149,3 +155,36 @@ async def test_a_file_may_not_lead_clients_to_the_admin_interface(start: Start, 
         await until(lambda: source(running)["results"]["unchanged"] >= 1)  # type: ignore[index]
         assert source(running)["refused"]["own_listener"] == 1  # type: ignore[index]
         assert eligible(running) == {one.port}
+
+
+async def test_an_operator_ends_a_hold_with_one_command(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.yaml"
+    async with upstreams(echo, echo, echo) as ups:
+        one, two, three = (each.port for each in ups)
+        replace(path, listing(one, two, three))
+        running = start(config(path))
+        await until(lambda: eligible(running) == {one, two, three})
+
+        def obey(*words: str) -> tuple[int, str]:
+            done = lbproxy("obey", "up", *words, "--admin", running.admin)
+            return done.returncode, done.stdout + done.stderr
+
+        code, said = await asyncio.to_thread(obey, "file")
+        assert (code, said) == (
+            1,
+            "lbproxy: 409 Conflict: upstream up: file holds nothing: its last answer is in force\n",
+        )
+        path.unlink()
+        await until(lambda: source(running)["error"])
+        replace(path, listing(one))
+        await until(lambda: source(running)["held"] == 2, within_s=40)
+        assert "after trouble" in str(source(running)["held_why"])
+        assert await asyncio.to_thread(obey) == (0, "up file: 2 endpoints are let go\n")
+        assert eligible(running) == {one}
+        assert running.total("lbproxy_discovery_updates_total", upstream="up", result="confirmed") == 1
+        assert running.total("lbproxy_discovery_held", upstream="up") == 0
+        assert running.said("2 endpoints are let go: an operator has the last answer obeyed")
+        assert running.said("POST /api/v1/upstreams/up/sources/file/obey from 127.0.0.1")
+        before = holds(running)
+        replace(path, "[]")  # it was no licence
+        await until(lambda: holds(running) > before)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Final
 
 from tests.discovery.http.scripted import Write, hang, reply, scripted, slowly
 from tests.e2e.conftest import Start
 from tests.e2e.peers import echo, exchange, until, upstreams
-from tests.e2e.program import Program
+from tests.e2e.program import Program, lbproxy
 from tests.e2e.traffic import all_served
 from tests.servers.ports import ReservedPort
 
@@ -95,3 +96,26 @@ async def test_a_server_that_dies_and_comes_back_is_followed_again(start: Start)
                 async with scripted(listing(one.port, two.port), port=port.number):
                     await until(lambda: eligible(running) == {one.port, two.port})
                     await traffic.goes_on()
+
+
+async def test_what_a_url_holds_after_its_question_mark_is_shown_nowhere(start: Start) -> None:
+    """Neither from the file nor from the environment; nor what was written before the host, in an error of a reload."""
+    url = "'http://127.0.0.1:%d/endpoints?token=${TOKEN}&key=hidden'"
+    config = "log: {level: debug}\n" + CONFIG.replace("'http://127.0.0.1:%d/endpoints'", url)
+    async with scripted(reply(b"", "500 Oops")) as server:
+        running = start(config % server.port, environ={"TOKEN": "hidden"})
+        await until(lambda: source(running)["error"])
+        await until(lambda: running.said("answered 500"))
+        assert "token=hidden&key=hidden" in str(server.asked[0])
+        running.write(config.replace("http:", "htp://u:hidden@") % server.port)
+        assert running.ask("POST", "/api/v1/reload")[0] == 409
+        paths = ("/", "/readyz", "/metrics", "/api/v1/config", "/api/v1/upstreams", "/api/v1/upstreams/up")
+        shown = {path: running.ask("GET", path)[1].decode() for path in paths}
+        shown["reload"] = running.ask("POST", "/api/v1/reload")[1].decode()
+        shown["status"] = (
+            await asyncio.to_thread(lbproxy, "status", "--json", "--admin", running.admin)
+        ).stdout
+        shown["log"] = running.stderr()
+        assert [name for name, text in shown.items() if "hidden" in text] == []
+        for name in ("/readyz", "/api/v1/config", "/api/v1/upstreams/up", "status", "log"):
+            assert "/endpoints?token=***&key=***" in shown[name], name

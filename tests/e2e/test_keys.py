@@ -248,7 +248,8 @@ def test_without_consul_it_starts_from_what_was_kept(
     first = following(start, consul, STATE_DIRECTORY=str(state))
     put(consul, config(ports[:2]))
     first.until(lambda: len(first.endpoints()) == 2)
-    first.until(lambda: f":{ports[1]}" in (state / "configuration.json").read_text())
+    kept = state / "configuration.json"
+    first.until(lambda: kept.exists() and f":{ports[1]}" in kept.read_text())
     first.stop()
     consul.kill()
     lb = following(start, consul, STATE_DIRECTORY=str(state))

@@ -104,6 +104,10 @@ async def test_what_went_wrong_is_one_short_line_and_never_empty() -> None:
     assert went_wrong(OSError("two\n lines")) == "two lines"
     assert went_wrong(aiohttp.ServerDisconnectedError()) == "Server disconnected"
     assert went_wrong(EOFError()) == "EOFError"
+    assert (
+        went_wrong(aiohttp.ConnectionTimeoutError("to http://h/?secret")) == "cannot connect: nobody answers"
+    )
+    assert went_wrong(aiohttp.InvalidURL("http://h/?t=secret")) == "http://h/?t=***"
     assert len(went_wrong(OSError("x" * 5000))) == 200
 
 

@@ -10,6 +10,7 @@ from lbproxy.config import fields, values
 from lbproxy.config.sources.source import Source, Tls
 from lbproxy.discovery.consul.options import ConsulOptions
 from lbproxy.wire.consul_options import ConsulAccess
+from lbproxy.wire.urls import redacted_url
 
 _CONSUL: Final = ConsulOptions()
 _ACCESS: Final = ConsulAccess()
@@ -24,7 +25,9 @@ def agent_address(given: object) -> str:
         if "?" in written or "#" in written:
             raise ValueError("the agent's address has no query and no fragment")
         if "://" not in written:
-            raise ValueError(f"expected http://host, https://host or unix:/path, got {values.shown(given)}")
+            raise ValueError(
+                f"expected http://host, https://host or unix:/path, got {values.shown(redacted_url(written))}"
+            )
         return values.url(given)
     if not written.startswith("unix:/"):
         raise ValueError(f"expected unix:/path, got {values.shown(given)}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, PlainSerializer, field_validator
 
 from lbproxy.config import fields, values
 from lbproxy.config.sources.source import Source, Tls
 from lbproxy.discovery.http.options import HttpOptions
+from lbproxy.wire.urls import HIDDEN
 
 _HTTP: Final = HttpOptions("")
 _LEAST_INTERVAL_S: Final = 0.1
@@ -34,7 +35,9 @@ class HttpSource(Source):
     timeout: fields.Duration = Field(
         default=values.Seconds(_HTTP.timeout_s), description="For one question, to the end of the answer"
     )
-    headers: dict[str, str] = Field(default={}, description="Sent along; not for secrets")
+    headers: Annotated[dict[str, str], PlainSerializer(lambda headers: dict.fromkeys(headers, HIDDEN))] = (
+        Field(default={}, description="Sent along; not for secrets")
+    )
     token: fields.SecretText = Field(default=None, description="Sent along as a Bearer token")
     tls: Tls = Tls()
 

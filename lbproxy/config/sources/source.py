@@ -13,6 +13,7 @@ from lbproxy.config import fields, values
 from lbproxy.config.shape import Shape
 from lbproxy.discovery.options import DiscoveryOptions, GuardOptions
 from lbproxy.wire.tls_options import TlsOptions
+from lbproxy.wire.urls import redacted
 
 _GUARD: Final = GuardOptions()
 _LIMIT: Final = DiscoveryOptions("", None).limit
@@ -59,6 +60,12 @@ class Tls(Shape):
         )
 
 
+def _in_words(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return values.shown(redacted(value) if isinstance(value, str) else value)
+
+
 class Source(Shape):
     """The base of every kind. A kind has `type: Literal[NAME]` and gives its own options by `registry`. `SUBJECT` are its keys that say
     what is followed, unlike those that say where and how."""
@@ -83,7 +90,14 @@ class Source(Shape):
             GuardOptions(float(guard.share), guard.minimum, float(guard.hold), guard.empty),
             self.limit,
             self.subject(),
+            self.asks_for(),
         )
+
+    def asks_for(self) -> str:
+        """What is followed, for people: what of it is not as it is by default."""
+        told = {key: getattr(self, key) for key in self.SUBJECT}
+        defaults = {key: type(self).model_fields[key].default for key in told}
+        return ", ".join(f"{key} {_in_words(each)}" for key, each in told.items() if each != defaults[key])
 
     def subject(self) -> str:
         """Equal for sources that name the same endpoints. A digest, because it is written to disk, and a URL may hold a secret."""

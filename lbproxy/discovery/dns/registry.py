@@ -7,7 +7,7 @@ reach anybody. So it is believed, and answered as empty, only when it was said `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from lbproxy.discovery.contract import Answer
@@ -90,7 +90,7 @@ class DnsRegistry:
                     return await self._ask_services()
                 found = await self._resolver.addresses(options.name, _KINDS[options.record])
         except ResolveError as error:
-            raise RegistryError(str(error)) from error
+            raise RegistryError(f"{error}{_asked(options.servers)}") from error
         except TimeoutError as error:
             raise RegistryError(f"{options.name}: its targets took more than {WHOLE_S:g} s") from error
         assert options.port is not None
@@ -147,3 +147,8 @@ class DnsRegistry:
         if beside:
             return Addresses(beside, found.ttl_s)
         return ResolveError(self._options.name, f"its target {target} has no address", retryable=True)
+
+
+def _asked(servers: Sequence[tuple[str, int]]) -> str:
+    """Who did not know, where the configuration names them."""
+    return f" (asked: {', '.join(f'{host} port {port}' for host, port in servers)})" if servers else ""

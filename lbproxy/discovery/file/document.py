@@ -6,7 +6,6 @@ nobody knows is an error with its place: in a file it is a typing error, and `wi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,10 +14,9 @@ from lbproxy.discovery.documents import read_document
 from lbproxy.discovery.file.quick import read_json
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire import yaml
+from lbproxy.wire.breathing import Breathing
 
 LIMIT_BYTES: Final = 8 << 20  # 100,000 plain addresses are 2 MiB
-WORK_S: Final = 0.001
-BREATH_S: Final = 0.0002
 
 _ENTRY: Final = ("address", "port", "weight", "zone", "priority", "max_connections", "metadata")
 _GROUP: Final = ("targets", "labels")
@@ -30,7 +28,7 @@ def parse(data: bytes, name: str) -> tuple[Candidate, ...]:
     if not data.strip():
         raise RegistryError(f"{name}:1:1: the file is empty; write [] for no endpoints")
     found: list[Candidate] = []
-    breathe = _Breathing()
+    breathe = Breathing()
 
     def take(entry: Any) -> None:
         found.extend(read_document([entry]))
@@ -62,19 +60,6 @@ def _read_yaml(data: bytes, name: str, take: Callable[[Any], None]) -> None:
         root = root.entries["endpoints"]
     if not isinstance(root, yaml.ListNode):
         raise _refused(root.mark if root else yaml.Mark(name, 1, 1), "expected a list of endpoints")
-
-
-class _Breathing:
-    """Lets the other threads have the interpreter now and again: one that waits for it would otherwise get it every 5 ms only
-    (sys.getswitchinterval), and the loop takes many turns."""
-
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
-
-    def __call__(self) -> None:
-        if time.perf_counter() - self._since > WORK_S:
-            time.sleep(BREATH_S)
-            self._since = time.perf_counter()
 
 
 def _is_known(entry: dict[str, Any]) -> bool:

@@ -46,7 +46,7 @@ def look(path: Path, before: Look | None, *, read_again: bool) -> Look:
             return before
         data, stamp, young = _read(path)
     except OSError as error:
-        return Look(None, None, f"{path}:1:1: {error.strerror}")
+        return Look(None, None, f"{path}: {error.strerror}")
     except RegistryError as error:
         return Look(None, None, str(error))
     digest = blake2b(data, digest_size=16).digest()

@@ -21,6 +21,7 @@ from lbproxy.domain.strategy import Random
 from lbproxy.wire.http import CONNECT_TIMEOUT_S, HttpClient, parse_json, read_body, retry_after_s, went_wrong
 from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.tls import ClientTls
+from lbproxy.wire.urls import redacted_url
 
 SPREAD: Final = (
     0.1  # of the interval, so that many instances that started together do not ask together for ever
@@ -47,7 +48,7 @@ class HttpRegistry:
         self._sleep = sleep
         self._rng = rng
         self._tls = ClientTls(options.tls) if options.url.startswith("https:") else None
-        self._shown = _shown(options.url)
+        self._shown = redacted_url(options.url)
         self._known: _Known | None = None
 
     async def next(self) -> Answer:
@@ -77,6 +78,8 @@ class HttpRegistry:
                 return await self._follow(known)
         except RegistryError as error:
             raise RegistryError(f"{self._shown}: {error}", retry_after_s=error.retry_after_s) from error
+        except aiohttp.ConnectionTimeoutError as error:  # a TimeoutError, too, and sooner than ours
+            raise RegistryError(f"{self._shown}: {went_wrong(error)}") from error
         except TimeoutError as error:
             raise RegistryError(
                 f"{self._shown}: no full answer within {self._options.timeout_s:g} s"
@@ -165,11 +168,5 @@ def _redirected(url: str, location: str) -> str:
     safer = (old.scheme, new.scheme) == ("http", "https")
     same = old.hostname == new.hostname and (safer or (old.scheme, old.port) == (new.scheme, new.port))
     if not same or new.username is not None:
-        raise RegistryError(f"redirected to {_shown(target)}: another server is not asked")
+        raise RegistryError(f"redirected to {redacted_url(target)}: another server is not asked")
     return target
-
-
-def _shown(url: str) -> str:
-    """Without the query, which may hold what is not for logs."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -188,7 +188,7 @@ async def test_what_cannot_be_read_raises_once_and_is_seen_when_it_is_mended(
 async def test_a_file_that_is_missing_raises_and_is_seen_when_it_comes(path: Path) -> None:
     path.unlink()
     async with following(path) as follow:
-        await follow.until_error("endpoints.yaml:1:1: No such file or directory")
+        await follow.until_error("endpoints.yaml: No such file or directory")
         path.write_text(text("10.0.0.2"))
         await follow.until("10.0.0.2")
         path.unlink()

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from lbproxy.discovery.contract import Answer, Candidate
@@ -169,8 +170,8 @@ async def test_a_second_opinion_is_unconditional_and_disturbs_nothing() -> None:
         (reply(b"", "302 Found"), "redirect to nowhere"),
         (reply(b"", "302 Found", "Location: /endpoints"), "more than 3 redirects"),
         (
-            reply(b"", "307 Temporary Redirect", "Location: http://127.0.0.2:1/?key=1"),
-            r"redirected to http://127.0.0.2:1/: another server",
+            reply(b"", "307 Temporary Redirect", "Location: http://127.0.0.2:1/?key=secret"),
+            r"redirected to http://127.0.0.2:1/\?key=\*\*\*: another server",
         ),
         (reply(b"", "301 Moved", "Location: http://127.0.0.1:1/"), "another server"),
         (reply(b"", "301 Moved", "Location: file:///etc/passwd"), "another server"),
@@ -385,3 +386,13 @@ async def test_nginx_serves_a_file_that_changes_and_is_not_sent_twice(
             await asked.next()
     statuses = [line.split('"')[2].split()[0] for line in log.read_text().splitlines()]
     assert statuses == ["200", "304", "200"]
+
+
+async def test_a_server_that_takes_no_connection_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dark(*_: Any, **__: Any) -> Any:
+        raise aiohttp.ConnectionTimeoutError("Connection timeout to host http://h/?key=secret")
+
+    monkeypatch.setattr(aiohttp.ClientSession, "get", dark)
+    async with registry("http://h/?key=secret") as asked:
+        with pytest.raises(RegistryError, match=r"^http://h/\?key=\*\*\*: cannot connect: nobody answers$"):
+            await asked.next()
