@@ -52,6 +52,16 @@ void thread_post(struct thread *thread, struct notice *notice)
         thread->outcome_posted = true;
 }
 
+void owner_wake(struct engine *engine)
+{
+    if (atomic_exchange(&engine->signalled, true))
+        return;
+    uint64_t one = 1;
+    /* It cannot fail: the counter is far from full, and non-blocking. */
+    ssize_t written = engine->calls->write(engine->wake, &one, sizeof one);
+    (void)written;
+}
+
 /* A Connected alone is in no hurry: it may wait a moment for its Outcome, and the owner is woken once instead of twice. */
 static void publish(struct thread *thread)
 {
@@ -69,12 +79,7 @@ static void publish(struct thread *thread)
         return;
     thread->outcome_posted = false;
     thread->connected_due = NEVER;
-    if (!atomic_exchange(&thread->engine->signalled, true)) {
-        uint64_t one = 1;
-        /* It cannot fail: the counter is far from full, and non-blocking. */
-        ssize_t written = thread->calls->write(thread->engine->wake, &one, sizeof one);
-        (void)written;
-    }
+    owner_wake(thread->engine);
 }
 
 /* A turn */

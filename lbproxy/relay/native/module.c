@@ -14,6 +14,7 @@
 typedef struct {
     PyObject_HEAD
     struct engine *engine;
+    bool told; /* the oldest event was given to the iteration that is under way */
 } Engine;
 
 static const char *const reason_names[REASONS] = {
@@ -385,29 +386,36 @@ static PyObject *event_tuple(const struct engine_event *event)
     return tuple_of(fields, sizeof fields / sizeof *fields);
 }
 
-static PyObject *method_fetch(PyObject *object, PyObject *unused)
+/* To iterate over an engine is to take its events. Each is taken when the next one is asked for, so one for which there was no memory, here or
+ * in the loop's body, is the first of the next iteration. */
+static PyObject *engine_iterated(PyObject *object)
+{
+    Engine *self = (Engine *)object;
+    self->told = false;
+    engine_collect(self->engine);
+    Py_INCREF(object);
+    return object;
+}
+
+static PyObject *engine_next(PyObject *object)
+{
+    Engine *self = (Engine *)object;
+    struct engine_event event;
+    if (self->told)
+        engine_took(self->engine);
+    self->told = false;
+    if (!engine_fetch(self->engine, &event))
+        return NULL;
+    PyObject *tuple = event_tuple(&event);
+    self->told = tuple != NULL;
+    return tuple;
+}
+
+static PyObject *method_call_again(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    struct engine *engine = ((Engine *)object)->engine;
-    struct engine_event event;
-    PyObject *events = PyList_New(0);
-    if (events == NULL)
-        return NULL;
-    engine_collect(engine);
-    while (engine_fetch(engine, &event)) {
-        PyObject *tuple = event_tuple(&event);
-        if (tuple != NULL && event.place < PyList_Size(events)) {
-            PyList_SetItem(events, event.place, tuple);
-            continue;
-        }
-        if (tuple == NULL || PyList_Append(events, tuple) == -1) {
-            Py_XDECREF(tuple);
-            Py_DECREF(events);
-            return NULL;
-        }
-        Py_DECREF(tuple);
-    }
-    return events;
+    engine_call_again(((Engine *)object)->engine);
+    Py_RETURN_NONE;
 }
 
 static PyObject *method_view(PyObject *object, PyObject *argument)
@@ -520,7 +528,7 @@ static PyMethodDef engine_methods[] = {
     {"launch", FAST(method_launch), METH_FASTCALL, NULL},
     {"flush", method_flush, METH_NOARGS, NULL},
     {"abort", FAST(method_abort), METH_FASTCALL, NULL},
-    {"fetch", method_fetch, METH_NOARGS, NULL},
+    {"call_again", method_call_again, METH_NOARGS, NULL},
     {"view", method_view, METH_O, NULL},
     {"look", method_look, METH_O, NULL},
     {"submitted", method_submitted, METH_NOARGS, NULL},
@@ -537,6 +545,8 @@ static PyType_Slot engine_slots[] = {
     {Py_tp_new, engine_new},
     {Py_tp_dealloc, engine_dealloc},
     {Py_tp_methods, engine_methods},
+    {Py_tp_iter, engine_iterated},
+    {Py_tp_iternext, engine_next},
     {Py_tp_doc, "Threads that move bytes between pairs of sockets. All methods belong to one thread."},
     {0, NULL},
 };

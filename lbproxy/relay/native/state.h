@@ -175,9 +175,7 @@ struct session {
     /* The Outcome */
     int reason, error, given_back;
     int abort_reason;
-    /* The owner's: in which batch its Connected was fetched, and where that stands there */
-    uint64_t told_batch;
-    uint32_t told_place;
+    bool outcome_collected; /* the owner's */
 };
 
 enum { WHEEL_SLOTS = 256, WHEEL_WORDS = WHEEL_SLOTS / 64, TICK_SHIFT = 24 }; /* a tick is 16.8 ms */
@@ -243,8 +241,6 @@ struct engine {
     uint32_t *free_slots;
     uint32_t free_slot_count, free_slot_room;
     struct notice *collected;
-    uint64_t batch;
-    uint32_t places; /* taken in this batch */
     alignas(CACHE_LINE) atomic_bool signalled;
     struct watchdog *watchdog;
 };
@@ -307,7 +303,9 @@ void session_kill(struct thread *thread, struct session *session);
 /* Closes what `finish` had to leave open because the owner was looking. */
 void session_close(const struct calls *calls, const struct session *session);
 
-/* engine.c: `thread_post` puts a Connected or an Outcome into this turn's batch; `thread_wake` is the owner's, who has pushed something. */
+/* engine.c: `thread_post` puts a Connected or an Outcome into this turn's batch; `thread_wake` is the owner's, who has pushed something;
+ * `owner_wake` is a thread's, who has, and makes the owner's descriptor readable. */
+void owner_wake(struct engine *engine);
 void thread_post(struct thread *thread, struct notice *notice);
 void thread_wake(struct thread *thread);
 
