@@ -1,4 +1,4 @@
-# The binding of the C engine (module.c).
+# The binding of the C engine (module.c and its siblings).
 
 from typing import Self, TypeAlias
 

@@ -291,7 +291,7 @@ static inline size_t half_holds(const struct half *half)
     return half->left + (half->pipe ? half->pipe->held : 0);
 }
 
-/* session.c */
+/* session.c, connecting.c, limits.c, ending.c */
 void session_adopt(struct thread *thread, struct session *session);
 void session_event(struct thread *thread, struct session *session, int side, uint32_t flags);
 void session_run(struct thread *thread, struct session *session);
@@ -300,12 +300,18 @@ void session_deliver(struct thread *thread, struct session *session);
 void session_aborted(struct thread *thread, struct session *session);
 void session_kill(struct thread *thread, struct session *session);
 
-/* Closes what `finish` had to leave open because the owner was looking. */
+/* Closes what `session_finish` had to leave open because the owner was looking. */
 void session_close(const struct calls *calls, const struct session *session);
 
 /* engine.c: `thread_post` puts a Connected or an Outcome into this turn's batch; `thread_wake` is the owner's, who has pushed something;
  * `owner_wake` is a thread's, who has, and makes the owner's descriptor readable. */
 void owner_wake(struct engine *engine);
+void *thread_run(void *thread);
+void thread_take_orders(struct thread *thread);
+void thread_publish(struct thread *thread);
+
+/* What the epoll says of a thread's own `wake`: of no session, for no index is as large. */
+#define WAKE_EVENT UINT64_MAX
 void thread_post(struct thread *thread, struct notice *notice);
 void thread_wake(struct thread *thread);
 
