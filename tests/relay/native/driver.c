@@ -277,6 +277,8 @@ static void history(uint64_t seed, const uint8_t *data, size_t size)
         fail_now("bytes or pipes without a session");
     if (totals.ended != engine_submitted(engine))
         fail_now("submits and outcomes do not balance");
+    if (totals.copied + totals.spliced != sent_total[0] + received_total[0] + sent_total[1] + received_total[1])
+        fail_now("bytes were moved neither by copying nor by splicing");
     check_slots(engine);
     engine_free(engine);
 ended:
