@@ -162,8 +162,12 @@ class NativeRelay:
         finally:  # out of memory for its number, which is the only way in which it fails
             upstream.detach()
         if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+            try:
+                self._loop.call_soon(self._flush)
+            except MemoryError:
+                self._engine.flush()  # it needs none, and nobody else would come
+            else:
+                self._flushing = True
 
     # The doorway
 
