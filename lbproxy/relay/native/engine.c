@@ -263,6 +263,7 @@ void *thread_run(void *argument)
     atomic_store(&thread->tid, gettid());
     while (!atomic_load_explicit(&thread->engine->stopping, memory_order_acquire))
         turn(thread, -1);
+    atomic_store(&thread->over, true);
     return NULL;
 }
 

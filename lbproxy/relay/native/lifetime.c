@@ -133,15 +133,14 @@ void engine_stop(struct engine *engine)
     engine->stopped = true;
     if (engine->process != getpid())
         return;
-    watchdog_stop(engine);
     atomic_store(&engine->stopping, true);
-    for (unsigned at = 0; at < engine->threads; at++) {
-        struct thread *thread = engine->thread[at];
-        if (!thread->started)
-            continue;
-        thread_wake(thread);
-        pthread_join(thread->id, NULL);
-    }
+    for (unsigned at = 0; at < engine->threads; at++)
+        if (engine->thread[at]->started)
+            thread_wake(engine->thread[at]);
+    for (unsigned at = 0; at < engine->threads; at++)
+        if (engine->thread[at]->started)
+            pthread_join(engine->thread[at]->id, NULL);
+    watchdog_stop(engine); /* not before: whoever hangs now keeps the owner waiting, too */
     /* From here on everything is the owner's. */
     for (unsigned at = 0; at < engine->threads; at++) {
         struct thread *thread = engine->thread[at];

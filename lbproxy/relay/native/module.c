@@ -179,8 +179,14 @@ static int module_exec(PyObject *module)
     PyObject *names = PyTuple_New(REASONS);
     if (names == NULL)
         return -1;
-    for (int at = 0; at < REASONS; at++)
-        PyTuple_SetItem(names, at, PyUnicode_FromString(reason_names[at]));
+    for (int at = 0; at < REASONS; at++) {
+        PyObject *name = PyUnicode_FromString(reason_names[at]);
+        if (name == NULL) {
+            Py_DECREF(names);
+            return -1;
+        }
+        PyTuple_SetItem(names, at, name);
+    }
     if (PyModule_AddObjectRef(module, "REASONS", names) == -1) {
         Py_DECREF(names);
         return -1;

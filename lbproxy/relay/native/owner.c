@@ -207,7 +207,8 @@ void engine_collect(struct engine *engine)
         ssize_t got = engine->calls->read(engine->wake, &count, sizeof count);
         (void)got; /* EAGAIN: nobody has called, and there may be notices all the same */
     }
-    atomic_store(&engine->signalled, false);
+    /* An exchange and no store: it meets what was pushed before it was true, so whoever found it so need not have called. */
+    atomic_exchange(&engine->signalled, false);
     struct notice *last = engine->collected;
     while (last != NULL && last->next != NULL)
         last = last->next;

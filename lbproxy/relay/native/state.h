@@ -208,7 +208,8 @@ struct thread {
     uint64_t connected_due;
     struct session *current; /* for the watchdog's report */
     pthread_t id;
-    atomic_int tid; /* as the kernel numbers it */
+    atomic_int tid;   /* as the kernel numbers it */
+    atomic_bool over; /* it has ended, and misses no beats while others end */
     bool started;
     /* Written by both sides */
     alignas(CACHE_LINE) _Atomic(struct session *) submitted;

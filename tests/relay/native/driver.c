@@ -5,6 +5,8 @@
  *   driver --busy         a turn with very many sessions is no hang
  *   driver --slow         a thread that misses fewer beats than it may, again and again, is no hang
  *   driver --stall        a thread that hangs, from a line on stdin on, is reported and ends the process (with SIGABRT)
+ *   driver --stopping     the same, while the engine is being stopped
+ *   driver --ending       threads that have ended are no hang, while the engine waits for another one
  *   driver --stopped      a thread that hangs until a line comes on stdin: the process is stopped and continued meanwhile
  *   driver --pipes KIB    what pipes may hold, in KiB, where a user may enlarge his by so much in all
  *
@@ -397,10 +399,11 @@ static ssize_t slow_recv(int fd, void *to, size_t size, int flags)
     return recv(fd, to, size, flags);
 }
 
-static void busy_case(int sessions, long slowness_ms, unsigned beat_ms, long pause_ms)
+/* The clients of the last thread's sessions have said a byte, the others are silent. The engine is stopped after `pause_ms`. */
+static void busy_case(unsigned threads, int sessions, long slowness_ms, unsigned beat_ms, long pause_ms)
 {
     struct calls calls = kernel_calls;
-    struct engine_options options = {.threads = 1, .last_port = 65535, .beat_ms = beat_ms, .missed_beats = 5};
+    struct engine_options options = {.threads = threads, .last_port = 65535, .beat_ms = beat_ms, .missed_beats = 5};
     struct timespec pause = {.tv_sec = pause_ms / 1000, .tv_nsec = pause_ms % 1000 * 1000000};
     struct engine_submit limits = {.client_unix = true, .upstream_unix = true};
     uint64_t handle;
@@ -412,7 +415,7 @@ static void busy_case(int sessions, long slowness_ms, unsigned beat_ms, long pau
     for (int number = 0; number < sessions; number++) {
         int client[2], upstream[2];
         if (socketpair(AF_UNIX, SOCK_STREAM, 0, client) || socketpair(AF_UNIX, SOCK_STREAM, 0, upstream) ||
-            write(client[1], "x", 1) != 1)
+            (number % (int)threads == (int)threads - 1 && write(client[1], "x", 1) != 1))
             exit(3);
         limits.client = client[0];
         limits.upstream = upstream[0];
@@ -458,6 +461,30 @@ static void stall_case(void)
     exit(4);
 }
 
+static atomic_bool in_recv;
+
+static ssize_t signalled_recv(int fd, void *to, size_t size, int flags)
+{
+    atomic_store(&in_recv, true);
+    return endless_recv(fd, to, size, flags);
+}
+
+static void stopping_case(void)
+{
+    struct calls calls = kernel_calls;
+    struct engine_options options = {.threads = 1, .last_port = 65535, .beat_ms = 50, .missed_beats = 5};
+    int upstream[2];
+    calls.recv = signalled_recv;
+    struct engine *engine = engine_start(&options, &calls);
+    if (engine == NULL)
+        exit(3);
+    hang(engine, upstream);
+    while (!atomic_load(&in_recv))
+        continue;
+    engine_stop(engine);
+    exit(4);
+}
+
 static void stopped_case(void)
 {
     struct calls calls = kernel_calls;
@@ -489,13 +516,17 @@ int main(int count, char **arguments)
 {
     if (count == 2 && strcmp(arguments[1], "--stall") == 0)
         stall_case();
+    if (count == 2 && strcmp(arguments[1], "--stopping") == 0)
+        stopping_case();
     if (count == 2 && strcmp(arguments[1], "--stopped") == 0)
         stopped_case();
-    if (count == 2 && (strcmp(arguments[1], "--busy") == 0 || strcmp(arguments[1], "--slow") == 0)) {
+    if (count == 2 && (strcmp(arguments[1], "--busy") == 0 || strcmp(arguments[1], "--slow") == 0 || strcmp(arguments[1], "--ending") == 0)) {
         if (arguments[1][2] == 'b')
-            busy_case(60, 10, 50, 800);
+            busy_case(1, 60, 10, 50, 800);
+        else if (arguments[1][2] == 'e')
+            busy_case(2, 60, 10, 50, 100); /* 0.6 s of one turn, when the other thread has ended */
         else
-            busy_case(4, 280, 200, 2200); /* two reads a session: three looks */
+            busy_case(1, 4, 280, 200, 2200); /* two reads a session: three looks */
         return 0;
     }
     if (count == 2 && strcmp(arguments[1], "--pause") == 0) {

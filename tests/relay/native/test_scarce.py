@@ -273,3 +273,28 @@ def test_event_that_there_is_no_memory_for_is_told_later(last: str, ending: str)
     script = EVENTS_WITHOUT_MEMORY.format(last=last, ending=waiting if ending == "the next turn" else "")
     refused = int(run(script))
     assert refused > 20
+
+
+MODULE_WITHOUT_MEMORY = """
+import _testcapi, importlib.util
+spec = importlib.util.spec_from_file_location("_engine", _engine.__file__)
+refused, whole = 0, False
+while not whole:
+    module = importlib.util.module_from_spec(spec)
+    run = spec.loader.exec_module
+    try:
+        _testcapi.set_nomemory(refused, refused + 1)
+        run(module)
+        whole = True
+    except (MemoryError, SystemError):  # PyType_FromModuleAndSpec may fail without saying why
+        refused += 1
+    finally:
+        _testcapi.remove_mem_hooks()
+    assert not hasattr(module, "REASONS") or all(type(reason) is str for reason in module.REASONS)
+assert module.REASONS == _engine.REASONS
+print(refused)
+"""
+
+
+def test_module_without_memory_is_none() -> None:
+    assert int(run(MODULE_WITHOUT_MEMORY)) > 13
