@@ -16,11 +16,18 @@ abi3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
 folder = "lbproxy/relay/native"
 parts = [
     "module",
+    "arguments",
+    "submits",
+    "events",
     "engine",
+    "lifetime",
     "owner",
     "slots",
     "doorway",
     "session",
+    "connecting",
+    "limits",
+    "ending",
     "move",
     "pipes",
     "deadlines",
@@ -48,7 +55,7 @@ else:
 extension = Extension(
     "lbproxy.relay.native._engine",
     [f"{folder}/{part}.c" for part in parts],
-    depends=[f"{folder}/{header}.h" for header in ("calls", "engine", "state")],
+    depends=[f"{folder}/{header}.h" for header in ("binding", "calls", "engine", "session", "state")],
     optional=mode == "auto",
     py_limited_api=abi3,
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if abi3 else [],

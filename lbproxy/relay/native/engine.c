@@ -1,6 +1,6 @@
 /* The relay engine: threads that move bytes between pairs of sockets, each with its own epoll and its own sessions.
  *
- * A session lives on one thread, from `session_adopt` to `finish` (session.c has its states). The owner (the event loop's thread) and
+ * A session lives on one thread, from `session_adopt` to `session_finish` (session.c has its states). The owner (the event loop's thread) and
  * the engine's threads share nothing but four lists and a few counters; no lock is ever taken:
  *
  *   submitted   owner -> thread    sessions to adopt             a stack; the taker takes all of it and turns it round
@@ -32,13 +32,7 @@
 #define _GNU_SOURCE
 #include "state.h"
 
-#include <errno.h>
-#include <signal.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-
-#define WAKE_EVENT UINT64_MAX
 
 /* Notices */
 
@@ -52,8 +46,27 @@ void thread_post(struct thread *thread, struct notice *notice)
         thread->outcome_posted = true;
 }
 
+void owner_wake(struct engine *engine)
+{
+    if (atomic_exchange(&engine->signalled, true))
+        return;
+    uint64_t one = 1;
+    /* It cannot fail: the counter is far from full, and non-blocking. */
+    ssize_t written = engine->calls->write(engine->wake, &one, sizeof one);
+    (void)written;
+}
+
+void thread_wake(struct thread *thread)
+{
+    uint64_t one = 1;
+    if (atomic_exchange(&thread->asleep, false)) {
+        ssize_t written = thread->calls->write(thread->wake, &one, sizeof one);
+        (void)written;
+    }
+}
+
 /* A Connected alone is in no hurry: it may wait a moment for its Outcome, and the owner is woken once instead of twice. */
-static void publish(struct thread *thread)
+void thread_publish(struct thread *thread)
 {
     if (thread->posted != NULL) {
         struct notice *head = atomic_load_explicit(&thread->notices, memory_order_relaxed);
@@ -69,12 +82,7 @@ static void publish(struct thread *thread)
         return;
     thread->outcome_posted = false;
     thread->connected_due = NEVER;
-    if (!atomic_exchange(&thread->engine->signalled, true)) {
-        uint64_t one = 1;
-        /* It cannot fail: the counter is far from full, and non-blocking. */
-        ssize_t written = thread->calls->write(thread->engine->wake, &one, sizeof one);
-        (void)written;
-    }
+    owner_wake(thread->engine);
 }
 
 /* A turn */
@@ -106,7 +114,7 @@ static struct session *taken(_Atomic(struct session *) *list, size_t next)
 }
 
 /* The aborts are taken first and carried out last: whatever is aborted has been submitted before, so it is adopted by then. */
-static void take_orders(struct thread *thread)
+void thread_take_orders(struct thread *thread)
 {
     struct session *aborted = taken(&thread->aborted, offsetof(struct session, next_aborted)), *next;
     struct session *submitted = taken(&thread->submitted, offsetof(struct session, next_submitted));
@@ -244,203 +252,22 @@ static void turn(struct thread *thread, int most)
     run_queued(thread);
     look_at_resets(thread);
     judge(thread, count == TURN_EVENTS);
-    take_orders(thread);
+    thread_take_orders(thread);
     thread->current = NULL;
-    publish(thread);
+    thread_publish(thread);
 }
 
-static void *run(void *argument)
+void *thread_run(void *argument)
 {
     struct thread *thread = argument;
     atomic_store(&thread->tid, gettid());
     while (!atomic_load_explicit(&thread->engine->stopping, memory_order_acquire))
         turn(thread, -1);
+    atomic_store(&thread->over, true);
     return NULL;
 }
 
 void engine_turn(struct engine *engine, int timeout_ms)
 {
     turn(engine->thread[0], timeout_ms);
-}
-
-/* Start and stop */
-
-static void close_once(const struct calls *calls, int *fd)
-{
-    if (*fd != -1)
-        calls->close(*fd);
-    *fd = -1;
-}
-
-static void thread_close(struct thread *thread)
-{
-    pipes_close(thread);
-    close_once(thread->calls, &thread->epoll);
-    close_once(thread->calls, &thread->wake);
-}
-
-static void thread_free(struct thread *thread)
-{
-    const struct calls *calls = thread->calls;
-    thread_close(thread);
-    if (thread->buffer != NULL)
-        calls->release(thread->buffer);
-    for (int at = 0; at < SLOT_CHUNKS; at++) {
-        struct counter *chunk = atomic_load_explicit(&thread->counters[at], memory_order_relaxed);
-        if (chunk != NULL)
-            calls->release(chunk);
-    }
-    free(thread);
-}
-
-static struct thread *thread_make(struct engine *engine, unsigned number)
-{
-    struct thread *thread = aligned_alloc(CACHE_LINE, sizeof *thread);
-    if (thread == NULL)
-        return NULL;
-    const struct calls *calls = engine->calls;
-    memset(thread, 0, sizeof *thread);
-    thread->engine = engine;
-    thread->calls = calls;
-    thread->number = number;
-    thread->now = calls->now();
-    thread->connected_due = NEVER;
-    link_clear(&thread->running);
-    link_clear(&thread->resetting);
-    wheel_start(&thread->wheel, thread->now);
-    thread->wake = -1;
-    thread->epoll = calls->epoll_create();
-    if (thread->epoll != -1)
-        thread->wake = calls->eventfd();
-    thread->buffer = calls->allocate(BUFFER_BYTES);
-    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = WAKE_EVENT};
-    if (thread->epoll == -1 || thread->wake == -1 || thread->buffer == NULL ||
-        calls->epoll_ctl(thread->epoll, EPOLL_CTL_ADD, thread->wake, &event) == -1) {
-        int error = errno;
-        thread_free(thread);
-        errno = error;
-        return NULL;
-    }
-    return thread;
-}
-
-/* Signals are the process's other threads' business. SIGPIPE is blocked with them: splice has no MSG_NOSIGNAL. */
-static int thread_begin(struct thread *thread)
-{
-    sigset_t all, before;
-    pthread_attr_t attributes;
-    sigfillset(&all);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGILL);
-    sigdelset(&all, SIGABRT);
-    int error = pthread_attr_init(&attributes);
-    if (error)
-        return error;
-    pthread_attr_setstacksize(&attributes, 256 * 1024);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    error = pthread_create(&thread->id, &attributes, run, thread);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    thread->started = error == 0;
-    if (thread->started)
-        pthread_setname_np(thread->id, "relay");
-    return error;
-}
-
-struct engine *engine_start(const struct engine_options *options, const struct calls *calls)
-{
-    if (options->threads > ENGINE_MAX_THREADS) {
-        errno = EINVAL;
-        return NULL;
-    }
-    struct engine *engine = aligned_alloc(CACHE_LINE, sizeof *engine);
-    if (engine == NULL)
-        return NULL;
-    memset(engine, 0, sizeof *engine);
-    engine->options = *options;
-    engine->calls = calls;
-    engine->process = getpid();
-    engine->wake = calls->eventfd();
-    int error = engine->wake == -1 ? errno : 0;
-    while (!error && engine->threads < (options->threads ? options->threads : 1)) {
-        struct thread *thread = thread_make(engine, engine->threads);
-        if (thread == NULL)
-            error = errno ? errno : ENOMEM;
-        else
-            engine->thread[engine->threads++] = thread;
-    }
-    for (unsigned at = 0; !error && at < options->threads; at++)
-        error = thread_begin(engine->thread[at]);
-    if (!error && options->threads && options->beat_ms)
-        error = watchdog_start(engine);
-    if (error) {
-        engine_free(engine);
-        errno = error;
-        return NULL;
-    }
-    return engine;
-}
-
-void thread_wake(struct thread *thread)
-{
-    uint64_t one = 1;
-    if (atomic_exchange(&thread->asleep, false)) {
-        ssize_t written = thread->calls->write(thread->wake, &one, sizeof one);
-        (void)written;
-    }
-}
-
-void engine_stop(struct engine *engine)
-{
-    if (engine->stopped)
-        return;
-    engine->stopped = true;
-    if (engine->process != getpid())
-        return;
-    watchdog_stop(engine);
-    atomic_store(&engine->stopping, true);
-    for (unsigned at = 0; at < engine->threads; at++) {
-        struct thread *thread = engine->thread[at];
-        if (!thread->started)
-            continue;
-        thread_wake(thread);
-        pthread_join(thread->id, NULL);
-    }
-    /* From here on everything is the owner's. */
-    for (unsigned at = 0; at < engine->threads; at++) {
-        struct thread *thread = engine->thread[at];
-        thread->now = thread->calls->now();
-        take_orders(thread);
-    }
-    for (uint32_t index = 0; index < engine->chunks * SESSIONS_A_CHUNK; index++) {
-        struct session *session = session_at(engine, index);
-        if (session->state != STATE_FREE)
-            session_kill(session->thread, session);
-    }
-    for (unsigned at = 0; at < engine->threads; at++) {
-        publish(engine->thread[at]);
-        thread_close(engine->thread[at]);
-    }
-    close_once(engine->calls, &engine->wake);
-}
-
-void engine_free(struct engine *engine)
-{
-    engine_stop(engine);
-    if (engine->process != getpid())
-        return; /* the memory is as the threads left it at the fork; the descriptors are the parent's, too */
-    for (unsigned at = 0; at < engine->threads; at++)
-        thread_free(engine->thread[at]);
-    for (uint32_t at = 0; at < engine->chunks; at++)
-        engine->calls->release(engine->chunk_memory[at]);
-    if (engine->free_slots != NULL)
-        engine->calls->release(engine->free_slots);
-    free(engine);
-}
-
-int engine_wake_fd(const struct engine *engine)
-{
-    return engine->wake;
 }

@@ -89,8 +89,7 @@ struct engine_dial {
 };
 
 struct engine_event {
-    bool connected; /* Connected (only session, handle, place and connect_ns count) or Outcome */
-    uint32_t place; /* in the batch since `engine_collect`; an Outcome may take that of its own Connected, which it stands for, too */
+    bool connected; /* Connected (only session, handle and connect_ns count) or Outcome */
     uint64_t session;
     uint64_t handle;
     int reason;
@@ -164,9 +163,13 @@ void engine_flush(struct engine *engine);
 /* True if the session will end with this reason, false if it has ended by itself. */
 bool engine_abort(struct engine *engine, uint64_t handle, int reason, bool reset);
 
-/* The oldest event, or false. An Outcome fetched makes its handle void. `engine_collect` first, once for many fetches. */
+/* The oldest event, or false. It stays the oldest until `engine_took` says that the owner has it, so one that he has no memory for is lost
+ * to nobody; an Outcome's handle is void from then on. `engine_collect` first, once for many; of a session whose Connected is still here when
+ * its Outcome is collected only the Outcome is told, which stands for both. Who leaves some for later has himself called again. */
 void engine_collect(struct engine *engine);
 bool engine_fetch(struct engine *engine, struct engine_event *event);
+void engine_took(struct engine *engine);
+void engine_call_again(struct engine *engine);
 
 /* `engine_look` asks the kernel about both legs, too (two system calls). */
 bool engine_view(struct engine *engine, uint64_t handle, struct engine_view *view);

@@ -29,6 +29,18 @@ static void wrote(struct half *half, uint64_t bytes)
     count_up(half->counter, bytes);
 }
 
+static void copied(struct thread *thread, struct half *half, uint64_t bytes)
+{
+    wrote(half, bytes);
+    count_up(&thread->copied, bytes);
+}
+
+static void spliced(struct thread *thread, struct half *half, uint64_t bytes)
+{
+    wrote(half, bytes);
+    count_up(&thread->spliced, bytes);
+}
+
 static void held_less(struct thread *thread, uint64_t bytes)
 {
     count_up(&thread->pending, (uint64_t)0 - bytes);
@@ -77,7 +89,7 @@ static enum stop flush_memory(struct thread *thread, struct session *session, st
         moved(thread, session);
         uint32_t own = (uint32_t)sent < half->own ? (uint32_t)sent : half->own;
         half->own -= own;
-        wrote(half, (uint64_t)sent - own);
+        copied(thread, half, (uint64_t)sent - own);
     }
     thread->calls->release(half->pending);
     half->pending = NULL;
@@ -134,8 +146,7 @@ static enum stop flush_pipe(struct thread *thread, struct session *session, stru
         pipe->held -= (size_t)sent;
         held_less(thread, (uint64_t)sent);
         moved(thread, session);
-        wrote(half, (uint64_t)sent);
-        count_up(&thread->spliced, (uint64_t)sent);
+        spliced(thread, half, (uint64_t)sent);
     }
     return STOP_EMPTY;
 }
@@ -269,8 +280,7 @@ static enum stop copy_once(struct thread *thread, struct session *session, struc
         }
         sent = 0;
     }
-    wrote(half, (uint64_t)sent);
-    count_up(&thread->copied, (uint64_t)sent);
+    copied(thread, half, (uint64_t)sent);
     if (got == BUFFER_BYTES) {
         if (half->full < BULKY_AFTER) {
             half->full++;

@@ -98,6 +98,7 @@ static void session_begin(struct session *session, const struct engine_submit *s
     session->connected_notice = (struct notice){.session = session, .connected = true};
     session->outcome_notice = (struct notice){.session = session};
     session->given_back = -1;
+    session->outcome_collected = false;
     session->state = STATE_SUBMITTED;
 }
 
@@ -206,9 +207,8 @@ void engine_collect(struct engine *engine)
         ssize_t got = engine->calls->read(engine->wake, &count, sizeof count);
         (void)got; /* EAGAIN: nobody has called, and there may be notices all the same */
     }
-    atomic_store(&engine->signalled, false);
-    engine->batch++;
-    engine->places = 0;
+    /* An exchange and no store: it meets what was pushed before it was true, so whoever found it so need not have called. */
+    atomic_exchange(&engine->signalled, false);
     struct notice *last = engine->collected;
     while (last != NULL && last->next != NULL)
         last = last->next;
@@ -217,6 +217,8 @@ void engine_collect(struct engine *engine)
         struct notice *turned = NULL, *newest = list;
         while (list != NULL) {
             struct notice *next = list->next;
+            if (!list->connected)
+                list->session->outcome_collected = true;
             list->next = turned;
             turned = list;
             list = next;
@@ -234,18 +236,15 @@ void engine_collect(struct engine *engine)
 bool engine_fetch(struct engine *engine, struct engine_event *event)
 {
     struct notice *notice = engine->collected;
+    while (notice != NULL && notice->connected && notice->session->outcome_collected)
+        notice = engine->collected = notice->next;
     if (notice == NULL)
         return false;
-    engine->collected = notice->next;
-    struct session *session = notice->session;
+    const struct session *session = notice->session;
     event->connected = notice->connected;
     event->session = session->id;
     event->handle = handle_of(session);
-    bool in_this_batch = !notice->connected && session->told_batch == engine->batch;
-    event->place = in_this_batch ? session->told_place : engine->places++;
     if (notice->connected) {
-        session->told_batch = engine->batch;
-        session->told_place = event->place;
         event->connect_ns = (int64_t)(session->connected_at - session->started_at);
         return true;
     }
@@ -259,8 +258,21 @@ bool engine_fetch(struct engine *engine, struct engine_event *event)
     event->error = session->error;
     event->client = session->given_back;
     event->upstream_unix = session->half[DOWNWARD].flags & OF_UNIX;
-    session_free(engine, session);
     return true;
+}
+
+void engine_took(struct engine *engine)
+{
+    const struct notice *notice = engine->collected;
+    engine->collected = notice->next;
+    if (!notice->connected)
+        session_free(engine, notice->session);
+}
+
+void engine_call_again(struct engine *engine)
+{
+    if (!engine->stopped)
+        owner_wake(engine);
 }
 
 /* Looking */

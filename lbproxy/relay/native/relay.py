@@ -13,7 +13,7 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -162,8 +162,12 @@ class NativeRelay:
         finally:  # out of memory for its number, which is the only way in which it fails
             upstream.detach()
         if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+            try:
+                self._loop.call_soon(self._flush)
+            except MemoryError:
+                self._engine.flush()  # it needs none, and nobody else would come
+            else:
+                self._flushing = True
 
     # The doorway
 
@@ -251,19 +255,30 @@ class NativeRelay:
         return self._engine.totals()
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._loop.remove_reader(self._engine.fileno())
-        self._engine.stop()
+        """Raises MemoryError with events left, which a further call tells."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._engine.fileno())
+            self._engine.stop()
         self._take_events()
 
     # Events
 
     def _take_events(self) -> None:
+        """Tell what has happened. What there is no memory to tell is left for the loop's next turn."""
         events: list[Event] = []
-        handles, tell = self._handles, events.append
-        for told in self._engine.fetch():
+        try:
+            self._make_events(events.append)
+        except BaseException:
+            self._engine.call_again()
+            raise
+        finally:
+            if events:
+                self._on_events(events)
+
+    def _make_events(self, tell: Callable[[Event], None]) -> None:
+        handles = self._handles
+        for told in self._engine:
             if len(told) == 2:
                 tell(Connected(*told))
                 continue
@@ -280,27 +295,30 @@ class NativeRelay:
                 client,
                 is_unix,
             ) = told
-            del handles[session]
             why = _REASONS[reason]
             if why is None:
                 why = dial_cause(error, "unix" if is_unix else "inet").reason
             given_back = None if client < 0 else _socket.socket(fileno=client)
-            tell(
-                Outcome(
-                    session,
-                    why,
-                    _PHASES[phase],
-                    sent,
-                    received,
-                    connect_s,
-                    first_byte_s,
-                    total_s,
-                    error,
-                    given_back,
+            try:
+                tell(
+                    Outcome(
+                        session,
+                        why,
+                        _PHASES[phase],
+                        sent,
+                        received,
+                        connect_s,
+                        first_byte_s,
+                        total_s,
+                        error,
+                        given_back,
+                    )
                 )
-            )
-        if events:
-            self._on_events(events)
+            except BaseException:
+                if given_back is not None:
+                    given_back.detach()  # still the engine's, until it can be told
+                raise
+            del handles[session]
 
 
 def _limits(options: RelayOptions) -> tuple[int, int, int, int, int, int, int, int]:

@@ -175,9 +175,7 @@ struct session {
     /* The Outcome */
     int reason, error, given_back;
     int abort_reason;
-    /* The owner's: in which batch its Connected was fetched, and where that stands there */
-    uint64_t told_batch;
-    uint32_t told_place;
+    bool outcome_collected; /* the owner's */
 };
 
 enum { WHEEL_SLOTS = 256, WHEEL_WORDS = WHEEL_SLOTS / 64, TICK_SHIFT = 24 }; /* a tick is 16.8 ms */
@@ -210,7 +208,8 @@ struct thread {
     uint64_t connected_due;
     struct session *current; /* for the watchdog's report */
     pthread_t id;
-    atomic_int tid; /* as the kernel numbers it */
+    atomic_int tid;   /* as the kernel numbers it */
+    atomic_bool over; /* it has ended, and misses no beats while others end */
     bool started;
     /* Written by both sides */
     alignas(CACHE_LINE) _Atomic(struct session *) submitted;
@@ -243,8 +242,6 @@ struct engine {
     uint32_t *free_slots;
     uint32_t free_slot_count, free_slot_room;
     struct notice *collected;
-    uint64_t batch;
-    uint32_t places; /* taken in this batch */
     alignas(CACHE_LINE) atomic_bool signalled;
     struct watchdog *watchdog;
 };
@@ -295,7 +292,7 @@ static inline size_t half_holds(const struct half *half)
     return half->left + (half->pipe ? half->pipe->held : 0);
 }
 
-/* session.c */
+/* session.c, connecting.c, limits.c, ending.c */
 void session_adopt(struct thread *thread, struct session *session);
 void session_event(struct thread *thread, struct session *session, int side, uint32_t flags);
 void session_run(struct thread *thread, struct session *session);
@@ -304,10 +301,18 @@ void session_deliver(struct thread *thread, struct session *session);
 void session_aborted(struct thread *thread, struct session *session);
 void session_kill(struct thread *thread, struct session *session);
 
-/* Closes what `finish` had to leave open because the owner was looking. */
+/* Closes what `session_finish` had to leave open because the owner was looking. */
 void session_close(const struct calls *calls, const struct session *session);
 
-/* engine.c: `thread_post` puts a Connected or an Outcome into this turn's batch; `thread_wake` is the owner's, who has pushed something. */
+/* engine.c: `thread_post` puts a Connected or an Outcome into this turn's batch; `thread_wake` is the owner's, who has pushed something;
+ * `owner_wake` is a thread's, who has, and makes the owner's descriptor readable. */
+void owner_wake(struct engine *engine);
+void *thread_run(void *thread);
+void thread_take_orders(struct thread *thread);
+void thread_publish(struct thread *thread);
+
+/* What the epoll says of a thread's own `wake`: of no session, for no index is as large. */
+#define WAKE_EVENT UINT64_MAX
 void thread_post(struct thread *thread, struct notice *notice);
 void thread_wake(struct thread *thread);
 

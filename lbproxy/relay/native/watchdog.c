@@ -98,7 +98,8 @@ static void look(struct watchdog *watchdog, bool paused)
     for (unsigned at = 0; at < engine->threads; at++) {
         struct thread *thread = engine->thread[at];
         uint64_t beats = count_of(&thread->beats);
-        bool alive = paused || atomic_load(&thread->asleep) || beats != watchdog->beats[at] || is_traced(thread);
+        bool asleep = atomic_load(&thread->asleep) || atomic_load(&thread->over);
+        bool alive = paused || asleep || beats != watchdog->beats[at] || is_traced(thread);
         watchdog->beats[at] = beats;
         watchdog->missed[at] = alive ? 0 : watchdog->missed[at] + 1;
         if (watchdog->missed[at] < engine->options.missed_beats)

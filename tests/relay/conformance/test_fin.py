@@ -85,6 +85,7 @@ async def test_fin_is_forwarded_only_after_buffered_bytes(rig: Rig, legs: Legs, 
     session = rig.open(legs)
     source, sink = (session.client, session.upstream) if from_client else (session.upstream, session.client)
     data = pattern(scaled(50 * MIB, 10 * MIB))
+    await rig.connected(session)
     taken = await source.fill(data)
     assert rig.view(session).phase is Phase.RELAY
     async with asyncio.TaskGroup() as group:

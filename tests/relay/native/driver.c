@@ -5,11 +5,13 @@
  *   driver --busy         a turn with very many sessions is no hang
  *   driver --slow         a thread that misses fewer beats than it may, again and again, is no hang
  *   driver --stall        a thread that hangs, from a line on stdin on, is reported and ends the process (with SIGABRT)
+ *   driver --stopping     the same, while the engine is being stopped
+ *   driver --ending       threads that have ended are no hang, while the engine waits for another one
  *   driver --stopped      a thread that hangs until a line comes on stdin: the process is stopped and continued meanwhile
  *   driver --pipes KIB    what pipes may hold, in KiB, where a user may enlarge his by so much in all
  *
  * Compiled with -DFUZZ it is a libFuzzer target (fuzz.sh): the input is the history's choices. Beside what pretend.h checks it holds the engine to
- * the contract: one Outcome a submit, one Connected before it if it was reached, exact counts, limits never early, an abort that said
+ * the contract: one Outcome a submit, at most one Connected before it, exact counts, limits never early, an abort that said
  * true ends with its reason, and after the end no descriptor and no session left.
  */
 #define _GNU_SOURCE
@@ -111,8 +113,9 @@ static void take_outcome(struct engine *engine, const struct engine_event *event
         fail_now("a second outcome");
     session->ended = true;
     session->reason = event->reason;
-    if ((event->connect_ns >= 0) != session->connected)
-        fail_now("connect time and Connected differ");
+    if (session->connected && event->connect_ns < 0)
+        fail_now("connected, but without a connect time");
+    session->connected = event->connect_ns >= 0; /* an outcome may stand for both */
     if (session->aborted && event->reason != session->aborted)
         fail_now("an abort said true, and the session ended otherwise");
     if (!session->aborted && event->reason >= REASON_OF_ABORT)
@@ -139,11 +142,28 @@ static void take_outcome(struct engine *engine, const struct engine_event *event
     }
 }
 
+/* The owner may have no memory for an event: it stays, and is the first again. */
+static bool is_left(struct engine *engine, const struct engine_event *event)
+{
+    struct engine_event again;
+    if (calm() || choose(30))
+        return false;
+    if (!engine_fetch(engine, &again) || again.session != event->session || again.connected != event->connected)
+        fail_now("an event that was not taken is another one at the second look");
+    if (!event->connected && engine_abort(engine, event->handle, REASON_OF_ABORT, true))
+        fail_now("an ended session was aborted before its outcome was taken");
+    engine_call_again(engine);
+    return true;
+}
+
 static void take_events(struct engine *engine)
 {
     struct engine_event event;
     engine_collect(engine);
     while (engine_fetch(engine, &event)) {
+        if (is_left(engine, &event))
+            return;
+        engine_took(engine);
         if (event.session == 0 || event.session > SESSIONS || !known[event.session].submitted)
             fail_now("an event of an unknown session");
         if (!event.connected) {
@@ -250,6 +270,7 @@ static void history(uint64_t seed, const uint8_t *data, size_t size)
         take_events(engine);
     }
     engine_stop(engine);
+    pretend_calm();
     take_events(engine);
     if (!all_ended(begun))
         fail_now("stopped without an outcome");
@@ -258,6 +279,8 @@ static void history(uint64_t seed, const uint8_t *data, size_t size)
         fail_now("bytes or pipes without a session");
     if (totals.ended != engine_submitted(engine))
         fail_now("submits and outcomes do not balance");
+    if (totals.copied + totals.spliced != sent_total[0] + received_total[0] + sent_total[1] + received_total[1])
+        fail_now("bytes were moved neither by copying nor by splicing");
     check_slots(engine);
     engine_free(engine);
 ended:
@@ -376,10 +399,11 @@ static ssize_t slow_recv(int fd, void *to, size_t size, int flags)
     return recv(fd, to, size, flags);
 }
 
-static void busy_case(int sessions, long slowness_ms, unsigned beat_ms, long pause_ms)
+/* The clients of the last thread's sessions have said a byte, the others are silent. The engine is stopped after `pause_ms`. */
+static void busy_case(unsigned threads, int sessions, long slowness_ms, unsigned beat_ms, long pause_ms)
 {
     struct calls calls = kernel_calls;
-    struct engine_options options = {.threads = 1, .last_port = 65535, .beat_ms = beat_ms, .missed_beats = 5};
+    struct engine_options options = {.threads = threads, .last_port = 65535, .beat_ms = beat_ms, .missed_beats = 5};
     struct timespec pause = {.tv_sec = pause_ms / 1000, .tv_nsec = pause_ms % 1000 * 1000000};
     struct engine_submit limits = {.client_unix = true, .upstream_unix = true};
     uint64_t handle;
@@ -391,7 +415,7 @@ static void busy_case(int sessions, long slowness_ms, unsigned beat_ms, long pau
     for (int number = 0; number < sessions; number++) {
         int client[2], upstream[2];
         if (socketpair(AF_UNIX, SOCK_STREAM, 0, client) || socketpair(AF_UNIX, SOCK_STREAM, 0, upstream) ||
-            write(client[1], "x", 1) != 1)
+            (number % (int)threads == (int)threads - 1 && write(client[1], "x", 1) != 1))
             exit(3);
         limits.client = client[0];
         limits.upstream = upstream[0];
@@ -437,6 +461,30 @@ static void stall_case(void)
     exit(4);
 }
 
+static atomic_bool in_recv;
+
+static ssize_t signalled_recv(int fd, void *to, size_t size, int flags)
+{
+    atomic_store(&in_recv, true);
+    return endless_recv(fd, to, size, flags);
+}
+
+static void stopping_case(void)
+{
+    struct calls calls = kernel_calls;
+    struct engine_options options = {.threads = 1, .last_port = 65535, .beat_ms = 50, .missed_beats = 5};
+    int upstream[2];
+    calls.recv = signalled_recv;
+    struct engine *engine = engine_start(&options, &calls);
+    if (engine == NULL)
+        exit(3);
+    hang(engine, upstream);
+    while (!atomic_load(&in_recv))
+        continue;
+    engine_stop(engine);
+    exit(4);
+}
+
 static void stopped_case(void)
 {
     struct calls calls = kernel_calls;
@@ -468,13 +516,17 @@ int main(int count, char **arguments)
 {
     if (count == 2 && strcmp(arguments[1], "--stall") == 0)
         stall_case();
+    if (count == 2 && strcmp(arguments[1], "--stopping") == 0)
+        stopping_case();
     if (count == 2 && strcmp(arguments[1], "--stopped") == 0)
         stopped_case();
-    if (count == 2 && (strcmp(arguments[1], "--busy") == 0 || strcmp(arguments[1], "--slow") == 0)) {
+    if (count == 2 && (strcmp(arguments[1], "--busy") == 0 || strcmp(arguments[1], "--slow") == 0 || strcmp(arguments[1], "--ending") == 0)) {
         if (arguments[1][2] == 'b')
-            busy_case(60, 10, 50, 800);
+            busy_case(1, 60, 10, 50, 800);
+        else if (arguments[1][2] == 'e')
+            busy_case(2, 60, 10, 50, 100); /* 0.6 s of one turn, when the other thread has ended */
         else
-            busy_case(4, 280, 200, 2200); /* two reads a session: three looks */
+            busy_case(1, 4, 280, 200, 2200); /* two reads a session: three looks */
         return 0;
     }
     if (count == 2 && strcmp(arguments[1], "--pause") == 0) {

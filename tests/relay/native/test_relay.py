@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +23,7 @@ from lbproxy.relay.options import MAX_THREADS
 from tests.leaks import open_descriptors
 from tests.patience import WITHIN_S
 from tests.relay.peers import pattern
-from tests.relay.rig import Rig, rig_for
+from tests.relay.rig import Rig, bare, rig_for
 from tests.relay.scale import MIB
 
 pytestmark = pytest.mark.skipif(available() is not None and not os.environ.get("CI"), reason=str(available()))
@@ -163,6 +164,23 @@ async def test_connected_comes_soon_without_other_events(rig: Rig) -> None:
     started = rig.loop.time()
     await rig.connected(session)
     assert rig.loop.time() - started < 10
+
+
+async def test_submit_that_there_is_no_memory_to_follow_up_wakes_the_threads_at_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would wake one that sleeps, neither for this session nor for a later one."""
+
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    for _ in range(2):
+        listener = rig.listener()
+        _, client_end = rig.client()
+        with monkeypatch.context() as patch:
+            patch.setattr(relay_of(rig), "_loop", SimpleNamespace(call_soon=refuse))
+            number = rig.submit(client_end, bare(listener.dial()))
+        await rig.connected(number)
 
 
 async def test_abort_that_said_true_decides_the_reason(rig: Rig) -> None:

@@ -105,6 +105,92 @@ asyncio.run(main())
 os._exit(0)
 """
 
+EVENTS_WITHOUT_MEMORY = """
+import _socket, _testcapi, asyncio
+from lbproxy.domain.session import EndReason, Phase
+from lbproxy.relay.contract import RelayOptions
+from lbproxy.relay.native.relay import NativeRelay
+
+nobody = socket.socket()
+nobody.bind(("127.0.0.1", 0))  # and does not listen
+numbers = iter(range(1000, 1_000_000))
+
+def raw(sock):
+    sock.setblocking(False)
+    return _socket.socket(fileno=sock.detach())
+
+def served(relay, options):
+    number, (client, end), (upstream, far) = next(numbers), socket.socketpair(), socket.socketpair()
+    far.send(bytes(1000))
+    far.close()
+    client.shutdown(socket.SHUT_WR)
+    relay.submit(number, raw(end), raw(upstream), options)
+    return number, client
+
+def refused(relay, options):
+    number, (client, end), dial = next(numbers), socket.socketpair(), socket.socket()
+    dial.setblocking(False)
+    dial.connect_ex(nobody.getsockname())
+    fd = end.fileno()
+    relay.submit(number, raw(end), raw(dial), options)
+    return number, (client, fd)
+
+def attempt(take, first):
+    # Whether there was memory for everything, where the allocations from `first` on are refused.
+    try:
+        _testcapi.set_nomemory(first, {last})
+        take()
+    except MemoryError:
+        _testcapi.remove_mem_hooks()
+        return False
+    _testcapi.remove_mem_hooks()
+    return True
+
+async def lose_nothing(loop, first):
+    told, complaints = [], []
+    loop.set_exception_handler(lambda loop, context: complaints.append(context))
+    def tell(events):  # has memory
+        _testcapi.remove_mem_hooks()
+        told.extend(events)
+    relay = NativeRelay(loop, tell, threads=1)
+    options = RelayOptions(0, 0, 0, 0, relay.open_slot())
+    loop.remove_reader(relay._engine.fileno())  # the turns of the loop are ours
+    living = served(relay, options)
+    del living  # its client goes away
+    whole = dict(served(relay, options) for _ in range(2))
+    back = dict(refused(relay, options) for _ in range(2))
+    relay.flush()
+    while relay.statistics().ended < 5:
+        await asyncio.sleep(0)
+    enough = attempt(relay._take_events, first)
+    loop.add_reader(relay._engine.fileno(), relay._take_events)
+    {ending}
+    relay.close()
+    outcomes = {{event.session: event for event in told if hasattr(event, "reason")}}
+    assert not complaints, complaints
+    assert len(outcomes) == len(told) == 5, (first, told)
+    assert not relay._handles
+    for number, client in whole.items():
+        assert (outcomes[number].received_bytes, outcomes[number].phase) == (1000, Phase.HALF_CLOSED), first
+        client.close()
+    for number, (client, fd) in back.items():
+        assert outcomes[number].reason is EndReason.CONNECT_REFUSED
+        assert outcomes[number].client.fileno() == fd, first
+        outcomes[number].client.send(b"still here")
+        assert client.recv(100) == b"still here"
+        client.close()
+    return enough
+
+async def main():
+    loop, first = asyncio.get_running_loop(), 0
+    while not await lose_nothing(loop, first):
+        first += 1
+    print(first)
+
+asyncio.run(main())
+os._exit(0)
+"""
+
 FEW_DESCRIPTORS = """
 clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
 before = descriptors()
@@ -129,7 +215,7 @@ os._exit(0)
 """
 
 
-def run(script: str) -> None:
+def run(script: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", SETTING + script],
         capture_output=True,
@@ -138,6 +224,7 @@ def run(script: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -171,3 +258,43 @@ def test_clients_that_cannot_be_named_are_hung_up(allocation: int) -> None:
 
 def test_clients_that_there_is_no_descriptor_for_stay_in_the_queue() -> None:
     run(FEW_DESCRIPTORS)
+
+
+@pytest.mark.parametrize("ending", ["the next turn", "the end"])
+@pytest.mark.parametrize("last", ["first + 1", "0"], ids=["one", "all"])
+def test_event_that_there_is_no_memory_for_is_told_later(last: str, ending: str) -> None:
+    """Every allocation on its way to Python is refused in its turn (alone, and with all after it): nothing is lost, told twice or
+    closed. Told later means that the loop is woken once more by itself, or when the relay is closed."""
+    waiting = """
+    async with asyncio.timeout(10):
+        while len(told) < 5:
+            await asyncio.sleep(0)
+"""
+    script = EVENTS_WITHOUT_MEMORY.format(last=last, ending=waiting if ending == "the next turn" else "")
+    refused = int(run(script))
+    assert refused > 20
+
+
+MODULE_WITHOUT_MEMORY = """
+import _testcapi, importlib.util
+spec = importlib.util.spec_from_file_location("_engine", _engine.__file__)
+refused, whole = 0, False
+while not whole:
+    module = importlib.util.module_from_spec(spec)
+    run = spec.loader.exec_module
+    try:
+        _testcapi.set_nomemory(refused, refused + 1)
+        run(module)
+        whole = True
+    except (MemoryError, SystemError):  # PyType_FromModuleAndSpec may fail without saying why
+        refused += 1
+    finally:
+        _testcapi.remove_mem_hooks()
+    assert not hasattr(module, "REASONS") or all(type(reason) is str for reason in module.REASONS)
+assert module.REASONS == _engine.REASONS
+print(refused)
+"""
+
+
+def test_module_without_memory_is_none() -> None:
+    assert int(run(MODULE_WITHOUT_MEMORY)) > 13

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from pathlib import Path
 
 import pytest
 
+from lbproxy.relay.native import _engine
+
 FOLDER = Path(__file__).resolve().parents[3] / "lbproxy" / "relay" / "native"
-ENGINE = sorted(path for path in FOLDER.glob("*.[ch]") if path.name != "module.c")
+BINDING = {"binding.h", "module.c", "arguments.c", "submits.c", "events.c"}
+ENGINE = sorted(path for path in FOLDER.glob("*.[ch]") if path.name not in BINDING)
 PARTS = [path for path in ENGINE if path.stem != "calls"]
 
 # The watchdog's clock is its own: it must not stand still because the engine's is replaced. So are its looks at /proc and stderr.
@@ -97,6 +101,23 @@ def test_direct_call_would_be_found(tmp_path: Path) -> None:
 def test_nothing_is_compared_below_zero(path: Path) -> None:
     """A failed system call is -1, no more and no less."""
     assert not re.search(r"calls->\w+\([^;]*\)\s*<\s*0", code(path))
+
+
+def test_parts_are_read_at_one_sitting() -> None:
+    """400 lines are the mark."""
+    sizes = {path.name: path.read_text(encoding="ascii").count("\n") for path in FOLDER.glob("*.[ch]")}
+    assert sizes.keys() > BINDING
+    assert not {name: lines for name, lines in sizes.items() if lines > 400}
+
+
+def test_extension_exports_its_beginning_alone() -> None:
+    """The parts see each other's functions; nobody else does, and none of them can be another library's."""
+    extension = ctypes.CDLL(_engine.__file__)
+    headers = "".join(code(path) for path in FOLDER.glob("*.h"))
+    declared = re.findall(r"^(?!static)\w[\w ]*[ *](\w+)\(.*\);$", headers, flags=re.MULTILINE)
+    assert {"engine_start", "session_finish", "method_submit"} <= set(declared)
+    assert [name for name in declared if hasattr(extension, name)] == []
+    assert hasattr(extension, "PyInit__engine")
 
 
 def test_registrations_are_never_modified() -> None:

@@ -82,6 +82,19 @@ def test_thread_that_hangs_is_reported_and_ends_the_process(driver: Path) -> Non
     assert "hangs in session 7 (relaying" in report[1]
 
 
+def test_thread_that_hangs_while_it_is_stopped_ends_the_process_too(driver: Path) -> None:
+    """The stop waits for it: nobody else would end that wait."""
+    result = run(driver, "--stopping")
+    assert result.returncode == -signal.SIGABRT
+    assert "relay thread 0 missed 5 beats" in result.stderr
+
+
+def test_thread_that_has_ended_is_no_hang(driver: Path) -> None:
+    """The stop waits for another one, whose beats go on."""
+    result = run(driver, "--ending")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 # What stderr may be: how to make it (both ends), and whether the report can be read from it.
 
 
