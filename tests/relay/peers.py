@@ -7,6 +7,7 @@ import random
 import select
 import socket
 import struct
+import sys
 from typing import Final
 
 from tests.patience import WITHIN_S
@@ -25,6 +26,11 @@ def pattern(size: int, seed: int = 0) -> bytes:
 async def pause(seconds: float) -> None:
     """Let real time pass, in a test whose subject is time (never to wait for a condition)."""
     await asyncio.sleep(seconds)
+
+
+def segments_received(sock: socket.socket) -> int:
+    """`tcpi_segs_in` of linux/tcp.h."""
+    return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)[140:], sys.byteorder)
 
 
 class Peer:

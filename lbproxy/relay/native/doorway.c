@@ -2,6 +2,8 @@
 #include "state.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 
 static int pending_error(const struct calls *calls, int fd)
 {
@@ -24,6 +26,13 @@ int engine_accept(const struct engine *engine, int listening, struct engine_arri
     return room;
 }
 
+/* Best effort: where it is refused, the acknowledgement goes at once. */
+static void hold_ack(const struct calls *calls, int fd)
+{
+    int off = 0;
+    calls->setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof off);
+}
+
 int engine_dial(const struct engine *engine, const struct engine_dial *dial, bool *tried)
 {
     const struct calls *calls = engine->calls;
@@ -36,6 +45,8 @@ int engine_dial(const struct engine *engine, const struct engine_dial *dial, boo
         const struct engine_socket_option *option = &dial->options[at];
         failed = calls->setsockopt(fd, option->level, option->name, &option->value, sizeof option->value) == -1;
     }
+    if (dial->family != AF_UNIX)
+        hold_ack(calls, fd);
     if (!failed) {
         *tried = true;
         failed = calls->connect(fd, (const struct sockaddr *)&dial->address, dial->address_size) == -1 && errno != EINPROGRESS;

@@ -66,6 +66,7 @@ struct engine_submit {
     bool urgent_inline; /* SO_OOBINLINE is set already */
     struct engine_keepalive keepalive; /* of the upstream */
     uint16_t dial_port; /* the upstream's, if it is known: 0 means that it is not */
+    bool ack_held; /* the upstream is from `engine_dial`, on TCP */
 };
 
 /* A client that was accepted. `error` is what is pending on it: it may have gone while it waited. */
@@ -152,7 +153,8 @@ bool engine_next_handle(struct engine *engine, uint64_t *handle);
  * Accepts at most `room` clients that wait: how many there were, or -1 and errno if the first accept failed (0 if nobody waits). */
 int engine_accept(const struct engine *engine, int listening, struct engine_arrival *arrivals, int room);
 
-/* A socket on its way, or -1 and errno. `tried`: the connect failed, not what comes before it. */
+/* A socket on its way, or -1 and errno. `tried`: the connect failed, not what comes before it. On TCP the last acknowledgement of the
+ * handshake is held back (by the kernel, for 200 ms at most), so that the client's first bytes carry it: a segment less for both sides. */
 int engine_dial(const struct engine *engine, const struct engine_dial *dial, bool *tried);
 
 void engine_hang_up(const struct engine *engine, int fd);

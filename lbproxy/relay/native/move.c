@@ -270,8 +270,11 @@ static enum stop copy_once(struct thread *thread, struct session *session, struc
     read_some(thread, session, half);
     *budget -= got;
     ssize_t sent;
+    /* Nothing comes after these but the end, which is written in the same turn: the kernel may keep them for so long, and the FIN needs no
+     * segment of its own. */
+    bool last = got < BUFFER_BYTES && (half->flags & (THOROUGH | HUNG)) == HUNG;
     do
-        sent = thread->calls->send(half->sink, buffer, (size_t)got, MSG_NOSIGNAL | MSG_DONTWAIT);
+        sent = thread->calls->send(half->sink, buffer, (size_t)got, MSG_NOSIGNAL | MSG_DONTWAIT | (last ? MSG_MORE : 0));
     while (sent == -1 && errno == EINTR);
     if (sent == -1) {
         if (errno != EAGAIN) {
@@ -290,11 +293,10 @@ static enum stop copy_once(struct thread *thread, struct session *session, struc
         }
     } else {
         half->full = 0;
-        if (!(half->flags & THOROUGH)) {
+        if (!(half->flags & THOROUGH))
             half->flags &= (uint16_t)~READABLE;
-            if (half->flags & HUNG)
-                half->flags |= FINISHED;
-        }
+        if (last)
+            half->flags |= FINISHED;
     }
     if (sent < got) {
         if (!keep(thread, half, buffer + sent, (size_t)(got - sent)))

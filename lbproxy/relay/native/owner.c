@@ -86,6 +86,7 @@ static void session_begin(struct session *session, const struct engine_submit *s
     session->slot = submit->slot;
     session->keepalive = submit->upstream_unix ? (struct engine_keepalive){0} : submit->keepalive;
     session->dial_port = submit->dial_port;
+    session->ack_held = submit->ack_held;
     session->started_at = now;
     session->connected_at = session->half_closed_at = session->first_at = 0;
     atomic_store_explicit(&session->moved_at, now, memory_order_relaxed);

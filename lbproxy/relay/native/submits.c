@@ -97,6 +97,7 @@ PyObject *method_prepare(PyObject *object, PyObject *const *args, Py_ssize_t cou
     plan->submit.upstream_unix = family == AF_UNIX;
     plan->submit.urgent_inline = true;
     plan->submit.dial_port = (uint16_t)port;
+    plan->submit.ack_held = !plan->submit.upstream_unix;
     PyObject *capsule = limits(args + 4, &plan->submit) ? PyCapsule_New(plan, PLAN, plan_free) : NULL;
     if (capsule == NULL)
         free(plan);

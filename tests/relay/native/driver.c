@@ -59,6 +59,9 @@ static void submit(struct engine *engine, unsigned number, struct pair pair, str
     limits->upstream = pair.upstream;
     limits->client_unix = pair.client_unix;
     limits->upstream_unix = pair.upstream_unix;
+    limits->ack_held = limits->dial_port && !pair.upstream_unix; /* as the doorway's dials */
+    if (limits->ack_held)
+        pretend_hold_ack(pair.upstream);
     *session = (struct known){.submitted = true, .pair = pair, .limits = *limits};
     if (engine_submit(engine, limits, &session->handle)) {
         pretend_hang_up(pair.client);

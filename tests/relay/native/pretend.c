@@ -34,6 +34,8 @@ struct end {
     bool connecting, failed, selfish;
     uint64_t sent, acknowledged, room, first; /* first: bytes of our own, before the peer's stream */
     bool shut;
+    bool corked;             /* what was written waits for what follows */
+    bool ack_held, ack_due;  /* the handshake's last acknowledgement; due: the engine knows that it is connected */
     bool rude;     /* the peer ends with an RST */
     bool dialogue; /* request and answer: nobody goes on before he has everything that came before */
     /* a pipe */
@@ -341,6 +343,8 @@ static void took(struct end *end, uint64_t some)
     written[other_of(end)->stream] += some > own ? some - own : 0;
     end->sent += some;
     end->room -= some;
+    if (some)
+        end->corked = end->ack_held = false;
 }
 
 static ssize_t call_send(int fd, const void *from, size_t size, int flags)
@@ -362,6 +366,7 @@ static ssize_t call_send(int fd, const void *from, size_t size, int flags)
     if (end->sent + some > end->first + source->read)
         fail_now("more was written than was read");
     took(end, some);
+    end->corked = flags & MSG_MORE && some == size; /* the kernel pushes what it had no room for */
     return (ssize_t)some;
 }
 
@@ -559,10 +564,24 @@ static int call_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *
     return 0;
 }
 
+/* Between two turns. */
+static void check_waiting(const struct end *end)
+{
+    if (end->kind != SOCKET || end->reset)
+        return;
+    if (end->corked)
+        fail_now("the last bytes wait for a FIN that was not sent");
+    const struct end *client = other_of(end);
+    if (end->ack_held && end->ack_due && !(client != NULL && client->reset))
+        fail_now("a handshake that nobody acknowledges");
+}
+
 static int call_epoll_wait(int epoll, struct epoll_event *events, int room, int timeout_ms)
 {
     int count = 0;
     end_of(epoll);
+    for (int at = 0; at < ENDS; at++)
+        check_waiting(&ends[at]);
     for (int at = 0; at < ENDS; at++)
         peer_moves(&ends[at]);
     unsigned start = choose(ENDS);
@@ -577,6 +596,8 @@ static int call_epoll_wait(int epoll, struct epoll_event *events, int room, int 
             continue; /* another time */
         uint32_t mask = mask_of(end);
         end->edge = false;
+        if (mask & EPOLLOUT && !(mask & (EPOLLERR | EPOLLHUP)) && !end->connecting)
+            end->ack_due = true;
         if (mask)
             events[count++] = (struct epoll_event){.events = mask, .data.u64 = end->data};
     }
@@ -642,6 +663,7 @@ static int call_shutdown(int fd, int how)
     if (end->sent != end->first + source->planned)
         fail_now("FIN before every byte was written");
     end->shut = true;
+    end->corked = end->ack_held = false;
     if (end->fin)
         edge(end);
     return 0;
@@ -678,7 +700,8 @@ static int call_getsockopt(int fd, int level, int option, void *value, socklen_t
 
 static bool tcp_option(int option)
 {
-    return option == TCP_NOTSENT_LOWAT || option == TCP_KEEPIDLE || option == TCP_KEEPINTVL || option == TCP_KEEPCNT;
+    return option == TCP_NOTSENT_LOWAT || option == TCP_KEEPIDLE || option == TCP_KEEPINTVL || option == TCP_KEEPCNT ||
+           option == TCP_QUICKACK;
 }
 
 static int call_setsockopt(int fd, int level, int option, const void *value, socklen_t size)
@@ -691,6 +714,8 @@ static int call_setsockopt(int fd, int level, int option, const void *value, soc
         fail_now("an unknown option");
     else if (option == SO_KEEPALIVE && level == SOL_SOCKET && (end->of_unix || end->connecting))
         fail_now("kept alive before it is connected");
+    else if (option == TCP_QUICKACK && level == IPPROTO_TCP)
+        end->ack_held = !*(const int *)value;
     return 0;
 }
 
@@ -835,6 +860,11 @@ struct pair pretend_pair(uint32_t first_bytes)
 struct pair pretend_redial(int client, uint32_t first_bytes)
 {
     return pair_of(client, first_bytes);
+}
+
+void pretend_hold_ack(int upstream)
+{
+    socket_of(upstream)->ack_held = true;
 }
 
 uint64_t pretend_written(uint32_t stream)

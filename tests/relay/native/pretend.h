@@ -6,6 +6,7 @@
  * - a byte written is the next one of the stream it belongs to: bytes out are a prefix of bytes in, and nobody else's
  * - a FIN (shutdown, or close without linger 0) only after every byte that arrived before was written
  * - nothing is read from a client before its upstream is connected
+ * - bytes that the kernel may keep for what follows (MSG_MORE) are followed in the same turn, and so is a connect whose acknowledgement is held
  * - a descriptor is used while it is open, closed once, and none is left at the end
  */
 #ifndef PRETEND_H
@@ -36,6 +37,7 @@ void pretend_calm(void); /* no refusals any more; peers finish what they began *
 struct pair pretend_pair(uint32_t first_bytes);
 /* The pair's client again with a new upstream, after a failed dial. */
 struct pair pretend_redial(int client, uint32_t first_bytes);
+void pretend_hold_ack(int upstream);
 bool pretend_untouched(int client); /* given back: open, not watched, nothing read */
 void pretend_hang_up(int fd);       /* the caller closes a descriptor of his own */
 int pretend_open(void);             /* descriptors open now */

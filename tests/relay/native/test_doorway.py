@@ -14,7 +14,7 @@ import pytest
 from lbproxy.domain.session import EndReason
 from lbproxy.relay.contract import Dial, Doorway, Plan
 from lbproxy.relay.native.relay import NativeRelay
-from tests.relay.peers import Peer
+from tests.relay.peers import Peer, segments_received
 from tests.relay.rig import Listener, Rig, rig_for
 from tests.servers.netns import Namespace
 
@@ -180,3 +180,35 @@ async def test_engine_that_refuses_a_session_leaves_no_socket(rig: Rig) -> None:
 async def test_reference_to_a_plan_is_all_it_takes(rig: Rig) -> None:
     with pytest.raises(ValueError, match="PyCapsule"):
         doorway_of(rig).launch(1, 0, Plan(object()), client_unix=False)
+
+
+async def test_first_bytes_of_a_client_acknowledge_the_dial(rig: Rig) -> None:
+    """Nothing comes between the SYN and the bytes. Of several sessions one will do: where the thread does not run for 200 ms, the kernel
+    acknowledges by itself."""
+    listener = rig.listener()
+    plan = plan_to(rig, listener, NODELAY, INLINE)
+    received = []
+    for number in range(5):
+        client, client_end = rig.client()
+        await client.send(b"there")
+        assert doorway_of(rig).launch(number, client_end.detach(), plan, client_unix=False) == 0
+        doorway_of(rig).flush()
+        upstream = rig.keep(listener.accept())
+        assert await upstream.receive_exactly(5) == b"there"
+        received.append(segments_received(upstream.sock))
+        assert rig.relay.abort(number, EndReason.DRAINED, reset=False)
+        await rig.ended(number, EndReason.DRAINED)
+    assert min(received) == 2
+
+
+async def test_upstream_that_speaks_first_need_not_wait_for_the_client(rig: Rig) -> None:
+    listener = rig.listener()
+    client, client_end = rig.client()
+    plan = plan_to(rig, listener, NODELAY, INLINE)
+    assert doorway_of(rig).launch(1, client_end.detach(), plan, client_unix=False) == 0
+    doorway_of(rig).flush()
+    upstream = rig.keep(listener.accept())
+    await upstream.send(b"welcome")
+    assert await client.receive_exactly(7) == b"welcome"
+    assert rig.relay.abort(1, EndReason.DRAINED, reset=False)
+    await rig.ended(1, EndReason.DRAINED)

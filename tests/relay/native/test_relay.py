@@ -22,7 +22,7 @@ from lbproxy.relay.native.relay import NativeRelay, available, descriptors
 from lbproxy.relay.options import MAX_THREADS
 from tests.leaks import open_descriptors
 from tests.patience import WITHIN_S
-from tests.relay.peers import pattern
+from tests.relay.peers import pattern, segments_received
 from tests.relay.rig import Rig, bare, rig_for
 from tests.relay.scale import MIB
 
@@ -143,6 +143,22 @@ async def test_bulk_is_copied_when_no_pipe_can_be_had(rig: Rig) -> None:
     (thread,) = relay_of(rig).thread_statistics()
     assert thread["pipes_refused"] > 0
     assert thread["spliced"] == 0
+
+
+async def test_last_bytes_and_the_end_are_one_segment(rig: Rig) -> None:
+    """Where the kernel has reported the end with them."""
+    client, client_end = rig.client()
+    listener = rig.listener()
+    upstream_end = listener.dial()
+    upstream = rig.keep(listener.accept())
+    await upstream.send(b"answer")
+    upstream.fin()
+    before = segments_received(client.sock)
+    session = rig.submit(client_end, bare(upstream_end))
+    assert await client.receive_all() == b"answer"
+    assert segments_received(client.sock) == before + 1
+    client.fin()
+    await rig.ended(session, EndReason.UPSTREAM_EOF)
 
 
 async def test_bytes_move_while_the_loop_stands_still(rig: Rig) -> None:
