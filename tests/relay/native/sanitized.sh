@@ -27,14 +27,14 @@ plain=
 case $kind in
 thread)
     LD_PRELOAD=$(cc -print-file-name=libtsan.so)
-    export TSAN_OPTIONS="exitcode=66 halt_on_error=1 log_path=$reports/thread suppressions=$(pwd)/tests/relay/native/tsan.txt"
+    export TSAN_OPTIONS="exitcode=66 halt_on_error=1 log_path='$reports/thread' suppressions='$(pwd)/tests/relay/native/tsan.txt'"
     # Its shadow has fixed places. Where the kernel spreads mappings over more bits than it reckons with, it ends at start.
     ! setarch --addr-no-randomize true 2>/dev/null || plain="setarch --addr-no-randomize"
     ;;
 *)
     LD_PRELOAD="$(cc -print-file-name=libasan.so) $(cc -print-file-name=libubsan.so)"
-    export ASAN_OPTIONS="detect_leaks=0 halt_on_error=1 allocator_may_return_null=1 log_path=$reports/address"
-    export UBSAN_OPTIONS="halt_on_error=1 print_stacktrace=1 log_path=$reports/undefined"
+    export ASAN_OPTIONS="detect_leaks=0 halt_on_error=1 allocator_may_return_null=1 log_path='$reports/address'"
+    export UBSAN_OPTIONS="halt_on_error=1 print_stacktrace=1 log_path='$reports/undefined'"
     ;;
 esac
 # What the process holds, and what it spends, says nothing here: the sanitizers take a multiple of it.
