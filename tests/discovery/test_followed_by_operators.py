@@ -10,7 +10,7 @@ import pytest
 from lbproxy.app.following import complain
 from lbproxy.discovery.contract import Answer, Candidate
 from lbproxy.discovery.journal import RECOVERY_PAUSE_S
-from lbproxy.discovery.pace import RETRY
+from lbproxy.discovery.pace import ASKED_SPREAD, RETRY
 from lbproxy.domain.errors import RegistryError
 from lbproxy.proxy.complaints import Complaints
 from lbproxy.wire.resolver import Resolution
