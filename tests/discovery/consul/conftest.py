@@ -1,4 +1,4 @@
-"""An imitation of an agent, and registries that follow it."""
+"""An imitation of an agent, and registries that follow an agent."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lbproxy.wire.consul import ConsulClient
 from lbproxy.wire.consul_options import ConsulAccess
 from lbproxy.wire.http import HttpClient
 from tests.discovery.consul.made import Make
+from tests.servers.consul import Consul
 from tests.servers.consul_imitation import ConsulImitation, consul_imitation
 
 
@@ -26,11 +27,12 @@ async def imitation() -> AsyncIterator[ConsulImitation]:
 
 @pytest.fixture
 async def make() -> AsyncIterator[Make]:
+    """A registry for an agent, real or imitated; `access` are further ways to reach it."""
     http = HttpClient()
     made: list[ConsulRegistry] = []
 
     def registry(
-        of: ConsulImitation, *, access: dict[str, Any] | None = None, **options: Any
+        of: Consul | ConsulImitation, *, access: dict[str, Any] | None = None, **options: Any
     ) -> ConsulRegistry:
         reach = ConsulAccess(of.address, **(access or {}))
         options = {"service": "web", **options} if "query" not in options else options

@@ -4,54 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from random import Random
 from typing import Any, Final, TypeVar
 
 import pytest
 
-from lbproxy.discovery.consul.options import ConsulOptions
 from lbproxy.discovery.consul.registry import ConsulRegistry
 from lbproxy.discovery.contract import Answer
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire import consul as wire_consul
-from lbproxy.wire.consul import ConsulClient, ConsulRefused
-from lbproxy.wire.consul_options import ConsulAccess
-from lbproxy.wire.http import HttpClient
+from lbproxy.wire.consul import ConsulRefused
 from lbproxy.wire.secrets import Secret
+from tests.discovery.consul.made import Make
 from tests.patience import WITHIN_S
 from tests.servers.consul import Consul, ttl
 
 T = TypeVar("T")
 
-Make = Callable[..., ConsulRegistry]
-
 
 async def soon(what: Awaitable[T]) -> T:
     async with asyncio.timeout(WITHIN_S):
         return await what
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[Make]:
-    """A registry for an agent; `access` are further ways to reach it."""
-    http = HttpClient()
-    made: list[ConsulRegistry] = []
-
-    def registry(agent: Consul, *, access: dict[str, Any] | None = None, **options: Any) -> ConsulRegistry:
-        reach = ConsulAccess(agent.address, **(access or {}))
-        options = {"service": "web", **options} if "query" not in options else options
-        found = ConsulRegistry(
-            ConsulOptions(access=reach, **options), ConsulClient(reach, http), asyncio.sleep, Random(1)
-        )
-        made.append(found)
-        return found
-
-    yield registry
-    for each in made:
-        await each.close()
-    await http.close()
 
 
 Shown = list[tuple[int, int]]
