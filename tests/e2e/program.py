@@ -238,6 +238,9 @@ class Program:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not within {within_s} s; lbproxy said:\n{self.stderr()}")
 
+    def ends_within(self, seconds: float) -> bool:
+        return self._ended_within(int(seconds * 1000))
+
     def passes(self, seconds: float) -> None:
         """Let real time pass, in a test whose subject is time; raises when the program ends meanwhile."""
         if self._ended_within(int(seconds * 1000)):
