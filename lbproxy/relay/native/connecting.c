@@ -2,7 +2,6 @@
 #include "session.h"
 
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -102,16 +101,6 @@ static void connect_failed(struct thread *thread, struct session *session, int e
     session_finish(thread, session, REASON_CONNECT_FAILED, error, false, true);
 }
 
-/* The client's first bytes should have carried it to the upstream, but there were none: who waits for the upstream to speak must not wait
- * for the kernel's timer. */
-static void release_ack(const struct thread *thread, const struct session *session)
-{
-    const struct half *upward = &session->half[UPWARD];
-    int on = 1;
-    if (session->state == STATE_RELAYING && session->ack_held && !(upward->flags & DONE) && !count_of(&upward->count))
-        thread->calls->setsockopt(upward->sink, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
-}
-
 void session_upstream_answered(struct thread *thread, struct session *session, uint32_t flags)
 {
     struct half *downward = &session->half[DOWNWARD];
@@ -141,7 +130,10 @@ void session_upstream_answered(struct thread *thread, struct session *session, u
     half_note(downward, flags);
     if (half_holds(&session->half[UPWARD]) || session->half[UPWARD].flags & READABLE)
         session_advance(thread, session, UPWARD);
-    release_ack(thread, session);
+    /* The client's first bytes should have carried it to the upstream, but there were none: who waits for the upstream to speak must not
+     * wait for the kernel's timer. */
+    if (session->state == STATE_RELAYING && session->ack_held)
+        session_acknowledge(thread, session);
     if (session->state == STATE_RELAYING && downward->flags & READABLE)
         session_advance(thread, session, DOWNWARD);
 }

@@ -23,6 +23,8 @@
 #include "session.h"
 
 #include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 
 /* The direction has read its end and written every byte before it: the FIN goes across. */
@@ -92,12 +94,26 @@ static void stopped(struct thread *thread, struct session *session, int side, en
     }
 }
 
-/* Moves one direction as far as it goes. */
+void session_acknowledge(const struct thread *thread, const struct session *session)
+{
+    int on = 1;
+    thread->calls->setsockopt(session->half[UPWARD].sink, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
+}
+
+/* Moves one direction as far as it goes. Once a client's first bytes are written, the upstream's are to be acknowledged at once, as on other
+ * new connections: the kernel would go on to delay that after the handshake, and an upstream that answers in two writes, with Nagle's
+ * algorithm on, would keep the second one back for 40 ms. */
 void session_advance(struct thread *thread, struct session *session, int side)
 {
     struct half *half = &session->half[side];
-    if (!(half->flags & DONE))
-        stopped(thread, session, side, half_move(thread, session, half));
+    if (half->flags & DONE)
+        return;
+    enum stop stop = half_move(thread, session, half);
+    if (side == UPWARD && session->ack_held && count_of(&half->count)) {
+        session->ack_held = false;
+        session_acknowledge(thread, session);
+    }
+    stopped(thread, session, side, stop);
 }
 
 /* A direction that used up its budget goes on. */

@@ -36,6 +36,8 @@ static inline void half_note(struct half *half, uint32_t flags)
 /* session.c: `session_advance` moves one direction as far as it goes. `session_fail`: the source of this direction was reset, or timed
  * out; what it had sent is delivered first. */
 void session_advance(struct thread *thread, struct session *session, int side);
+/* The upstream is acknowledged now, if it waits for that, and at once from now on, until the kernel finds that bytes go both ways. */
+void session_acknowledge(const struct thread *thread, const struct session *session);
 void session_fail(struct thread *thread, struct session *session, int side, int error);
 
 /* connecting.c */

@@ -151,7 +151,7 @@ struct session {
     uint8_t state;
     uint8_t first_eof;
     bool abort_reset;
-    bool ack_held; /* the handshake's last acknowledgement waits for bytes */
+    bool ack_held; /* acknowledgements wait for the client's first bytes */
     atomic_uchar claim;
     atomic_uchar looking;
     atomic_uchar phase;

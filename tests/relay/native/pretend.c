@@ -35,7 +35,7 @@ struct end {
     uint64_t sent, acknowledged, room, first; /* first: bytes of our own, before the peer's stream */
     bool shut;
     bool corked;             /* what was written waits for what follows */
-    bool ack_held, ack_due;  /* the handshake's last acknowledgement; due: the engine knows that it is connected */
+    bool ack_held, ack_due;  /* acknowledgements; due: the engine knows that it is connected */
     bool rude;     /* the peer ends with an RST */
     bool dialogue; /* request and answer: nobody goes on before he has everything that came before */
     /* a pipe */
@@ -344,7 +344,7 @@ static void took(struct end *end, uint64_t some)
     end->sent += some;
     end->room -= some;
     if (some)
-        end->corked = end->ack_held = false;
+        end->corked = false;
 }
 
 static ssize_t call_send(int fd, const void *from, size_t size, int flags)
@@ -573,7 +573,7 @@ static void check_waiting(const struct end *end)
         fail_now("the last bytes wait for a FIN that was not sent");
     const struct end *client = other_of(end);
     if (end->ack_held && end->ack_due && !(client != NULL && client->reset))
-        fail_now("a handshake that nobody acknowledges");
+        fail_now("acknowledgements that stay held");
 }
 
 static int call_epoll_wait(int epoll, struct epoll_event *events, int room, int timeout_ms)
@@ -663,7 +663,7 @@ static int call_shutdown(int fd, int how)
     if (end->sent != end->first + source->planned)
         fail_now("FIN before every byte was written");
     end->shut = true;
-    end->corked = end->ack_held = false;
+    end->corked = false;
     if (end->fin)
         edge(end);
     return 0;

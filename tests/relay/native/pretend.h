@@ -6,7 +6,8 @@
  * - a byte written is the next one of the stream it belongs to: bytes out are a prefix of bytes in, and nobody else's
  * - a FIN (shutdown, or close without linger 0) only after every byte that arrived before was written
  * - nothing is read from a client before its upstream is connected
- * - bytes that the kernel may keep for what follows (MSG_MORE) are followed in the same turn, and so is a connect whose acknowledgement is held
+ * - bytes that the kernel may keep for what follows (MSG_MORE) are followed in the same turn, and no acknowledgement is held beyond the turn
+ *   in which the connect was seen to have succeeded
  * - a descriptor is used while it is open, closed once, and none is left at the end
  */
 #ifndef PRETEND_H

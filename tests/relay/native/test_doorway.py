@@ -16,6 +16,7 @@ from lbproxy.relay.contract import Dial, Doorway, Plan
 from lbproxy.relay.native.relay import NativeRelay
 from tests.relay.peers import Peer, segments_received
 from tests.relay.rig import Listener, Rig, rig_for
+from tests.relay.timing import some_within
 from tests.servers.netns import Namespace
 
 pytestmark = pytest.mark.both_loops
@@ -212,3 +213,34 @@ async def test_upstream_that_speaks_first_need_not_wait_for_the_client(rig: Rig)
     assert await client.receive_exactly(7) == b"welcome"
     assert rig.relay.abort(1, EndReason.DRAINED, reset=False)
     await rig.ended(1, EndReason.DRAINED)
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_answer_in_two_writes_is_acknowledged_at_once(rig: Rig, early: bool) -> None:
+    """An upstream with Nagle's algorithm on sends its second write when the first is acknowledged; the kernel would delay that for 40 ms."""
+    listener = rig.listener()
+    plan = plan_to(rig, listener, NODELAY, INLINE)
+    numbers = iter(range(1000))
+
+    async def attempt() -> float:
+        number = next(numbers)
+        client, client_end = rig.client()
+        if early:
+            await client.send(b"request")
+        assert doorway_of(rig).launch(number, client_end.detach(), plan, client_unix=False) == 0
+        doorway_of(rig).flush()
+        upstream = rig.keep(listener.accept())
+        upstream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        if not early:
+            await client.send(b"request")
+        assert await upstream.receive_exactly(7) == b"request"
+        began = rig.loop.time()
+        await upstream.send(b"head")
+        await upstream.send(b"body")
+        assert await client.receive_exactly(8) == b"headbody"
+        took_s = rig.loop.time() - began
+        assert rig.relay.abort(number, EndReason.DRAINED, reset=False)
+        await rig.ended(number, EndReason.DRAINED)
+        return took_s
+
+    await some_within(0.02, attempt)
