@@ -25,9 +25,8 @@ class Running:
     dialer: Dialer
     relay: Relay
     access_log: AccessLog | None = None
-    retired_logs: list[AccessLog] = field(
-        default_factory=list
-    )  # replaced by reloads; what they dropped still counts
+    # Replaced by reloads; what they dropped still counts.
+    retired_logs: list[AccessLog] = field(default_factory=list)
     listeners: dict[str, Listener] = field(default_factory=dict)
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     departed: list[Upstream] = field(default_factory=list)  # whose name another kind of upstream has taken

@@ -118,9 +118,8 @@ def _without_waiting(descriptor: int, stack: contextlib.ExitStack) -> Write:
     if stat.S_ISFIFO(mode):
         try:
             again = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (
-            OSError
-        ):  # another user's pipe, or no /proc: asked first, with room for PIPE_BUF, it hardly ever waits
+        except OSError:
+            # Another user's pipe, or no /proc: asked first, with room for PIPE_BUF, it hardly ever waits.
             return lambda data: os.write(descriptor, data[: select.PIPE_BUF])
         stack.callback(os.close, again)
         return lambda data: os.write(again, data)

@@ -24,9 +24,8 @@ _LATER_VALUES: Final = frozenset(
 # Keys and names are quoted as they stand in the file, and may hold what would break or forge a line.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
-_LONGEST: Final = (
-    400  # characters: enough for every sentence of ours, not for a page that was quoted by accident
-)
+# Characters: enough for every sentence of ours, not for a page that was quoted by accident.
+_LONGEST: Final = 400
 
 
 class ConfigError(Exception):

@@ -53,9 +53,8 @@ class Guard:
         self._answer: Membership | None = None
         self._held: dict[Address, tuple[Member, float]] = {}  # and since when
         self.in_force: Membership | None = None
-        self.standing_in = (
-            False  # what is in force is another subject's, or old, until this one has named somebody
-        )
+        # What is in force is another subject's, or old, until this one has named somebody.
+        self.standing_in = False
 
     def begin(self, membership: Membership, *, trusted: bool) -> None:
         """What was in force before: a predecessor's, or (not `trusted`) what the disk remembers."""

@@ -15,9 +15,8 @@ from lbproxy.domain.membership import Member
 class Ineligible(IntFlag):
     """Why an endpoint takes no new sessions: one bit a cause, so that causes come and go independently. 0 is eligible."""
 
-    __bool__ = (
-        int.__bool__
-    )  # the enum's own is a Python function, and this is asked at every end of a session
+    # The enum's own is a Python function, and this is asked at every end of a session.
+    __bool__ = int.__bool__
 
     DRAINED = 1  # by an operator
     REMOVED = 2  # its source no longer names it

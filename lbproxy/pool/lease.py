@@ -14,9 +14,8 @@ class Exhausted(Enum):
 
     NO_ENDPOINT = "no_endpoint"  # nothing is eligible: neither pausing nor trying again helps this session
     FULL = "full"  # all that is eligible is at its limit
-    TRIED = (
-        "tried"  # an eligible endpoint has room, but this session tried it: pause, clear `tried`, ask again
-    )
+    # An eligible endpoint has room, but this session tried it: pause, clear `tried`, ask again.
+    TRIED = "tried"
 
 
 class Lease:

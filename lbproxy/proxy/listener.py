@@ -32,12 +32,10 @@ from lbproxy.proxy.sockets import (
 
 logger = logging.getLogger(__name__)
 
-ACCEPT_BATCH: Final = (
-    64  # accepts a turn of the loop, so that a flood of clients leaves room for the relay's events
-)
-OVERLOAD_PAUSE_S: Final = (
-    0.1  # as trio and HAProxy: long enough not to spin, short enough not to be felt as an outage
-)
+# Accepts a turn of the loop, so that a flood of clients leaves room for the relay's events.
+ACCEPT_BATCH: Final = 64
+# As trio and HAProxy: long enough not to spin, short enough not to be felt as an outage.
+OVERLOAD_PAUSE_S: Final = 0.1
 _LONGEST_QUEUE: Final = 65536  # somaxconn is 16 bits in practice; a bound on errors that never pass
 _OVERLOAD: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # accept(2): a client that has already gone, or a network error pending on its socket; the next one may be well.

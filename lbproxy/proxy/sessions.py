@@ -64,9 +64,8 @@ class Session:
         self.client: Socket | None = None
         self.doomed: EndReason | None = None  # aborted while an event of the relay was on its way
         self.pause: asyncio.TimerHandle | None = None
-        self.dialled_from: tuple[str, int] | None = (
-            None  # our end of an original_dst dial, for the loop check
-        )
+        # Our end of an original_dst dial, for the loop check.
+        self.dialled_from: tuple[str, int] | None = None
 
     @property
     def last_endpoint(self) -> str:

@@ -16,9 +16,8 @@ import yaml
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
-MAX_INTEGER_DIGITS: Final = (
-    40  # more than any number here needs; int() itself is quadratic in the number of digits
-)
+# More than any number here needs; int() itself is quadratic in the number of digits.
+MAX_INTEGER_DIGITS: Final = 40
 
 Path = tuple[str | int, ...]
 Value = str | int | float | bool | None

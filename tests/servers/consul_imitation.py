@@ -61,9 +61,8 @@ class ConsulImitation:
         self.headers: dict[str, str] = {}
         self.fault: Fault | None = None
         self.nodes: list[Json] = [{"Node": "one"}]
-        self.allowed: bool | int = (
-            401  # to what /v1/internal/acl/authorize is asked; a number: the status of a refusal
-        )
+        # To what /v1/internal/acl/authorize is asked; a number: the status of a refusal.
+        self.allowed: bool | int = 401
         self.requests: list[web.Request] = []
         self.address = ""
         self.question = asyncio.Event()  # set with each question; a new one then

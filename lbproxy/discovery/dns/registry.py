@@ -19,9 +19,8 @@ from lbproxy.wire.records import Addresses, Kind, RecordResolver, Services
 
 DENIALS: Final = 3
 DENIAL_PAUSE_S: Final = 5.0
-TTL_SPREAD: Final = (
-    0.1  # of the TTL, later: so that many names of one TTL are not asked in one burst for ever
-)
+# Of the TTL, later: so that many names of one TTL are not asked in one burst for ever.
+TTL_SPREAD: Final = 0.1
 WHOLE_S: Final = 30.0  # for an answer with all its targets
 AT_ONCE: Final = 16  # targets
 MAX_TARGETS: Final = 1024  # of a service, whose addresses the server does not tell beside it

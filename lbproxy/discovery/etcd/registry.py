@@ -182,9 +182,8 @@ class EtcdRegistry:
         where = _where(counted.get("header"))
         if self._regressed(where) or number(counted, "count") != len(keys):
             return await self._list()
-        if (
-            where[1] > self._seen[1]
-        ):  # something was written, maybe elsewhere; one key in another's place leaves the count as it is
+        # Something was written, maybe elsewhere; one key in another's place leaves the count as it is.
+        if where[1] > self._seen[1]:
             if await self._gateway.has_news(self._seen[1]):
                 return await self._list()
             self._seen = where

@@ -23,9 +23,8 @@ from lbproxy.discovery.contract import Candidate
 from lbproxy.discovery.documents import BAD, read_entry, split_target, text_metadata, with_attributes
 
 KEY: Final = "etcd-key"  # the metadata that tells which key an endpoint came from
-MOST_BYTES: Final = (
-    64 << 10
-)  # an endpoint's value is a few hundred bytes; parsing a large one would hold up the loop
+# An endpoint's value is a few hundred bytes; parsing a large one would hold up the loop.
+MOST_BYTES: Final = 64 << 10
 _GONE: Final = 1
 
 

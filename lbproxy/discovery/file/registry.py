@@ -24,9 +24,8 @@ READ_WITHIN_S: Final = 10.0
 PAUSE_S: Final = 0.1  # nothing happens for this long: whoever writes has finished
 PATIENCE_S: Final = 2.0  # with a writer that does not come to an end
 SAY_AGAIN_S: Final = 300.0  # what is wrong with a file that stays as it is
-WELL_EVERY_S: Final = (
-    30.0  # so often it is told that nothing has changed: looking is cheap, taking in a long answer is not
-)
+# So often it is told that nothing has changed: looking is cheap, taking in a long answer is not.
+WELL_EVERY_S: Final = 30.0
 
 
 class FileRegistry:

@@ -23,9 +23,8 @@ from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.tls import ClientTls
 from lbproxy.wire.urls import redacted_url
 
-SPREAD: Final = (
-    0.1  # of the interval, so that many instances that started together do not ask together for ever
-)
+# Of the interval, so that many instances that started together do not ask together for ever.
+SPREAD: Final = 0.1
 REDIRECTS: Final = 3
 LARGE_BYTES: Final = 16 << 10  # more than this is not read in one step
 # `_ask` has the whole question under a time-out of its own, which may be longer than the session's.

@@ -37,9 +37,8 @@ class Leases:
         self.limit = limit
         self._leases: dict[Target, Lease] = {}
         self._candidates: tuple[Candidate, ...] | None = ()
-        self._nothing_before = (
-            math.inf
-        )  # no lease ends earlier than this: a renewal costs no look at all the others
+        # No lease ends earlier than this: a renewal costs no look at all the others.
+        self._nothing_before = math.inf
         self.fresh = True
         self.changed: Callable[[], None] = lambda: None
 

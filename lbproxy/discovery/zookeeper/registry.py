@@ -14,12 +14,10 @@ from lbproxy.discovery.zookeeper.session import Session, SessionLostError, Watch
 from lbproxy.domain.errors import RegistryError
 from lbproxy.wire.tls import ClientTls
 
-WELL_AGAIN_S: Final = (
-    60.0  # as often the list is read without a reason: that the server still answers is news, too
-)
-ASKED_AT_ONCE: Final = (
-    32  # their answers come together: a turn of the loop takes them in within two milliseconds
-)
+# As often the list is read without a reason: that the server still answers is news, too.
+WELL_AGAIN_S: Final = 60.0
+# Their answers come together: a turn of the loop takes them in within two milliseconds.
+ASKED_AT_ONCE: Final = 32
 
 
 class ZooKeeperRegistry:

@@ -30,9 +30,8 @@ from lbproxy.wire.secrets import SecretError
 from lbproxy.wire.tls import ClientTls
 
 CLOSE_GENTLY_S: Final = 1.0  # for the server to hear that the session ends
-CLOSE_AT_MOST_S: Final = (
-    3.0  # then the threads are left to themselves: they end with the time-outs of their sockets
-)
+# Then the threads are left to themselves: they end with the time-outs of their sockets.
+CLOSE_AT_MOST_S: Final = 3.0
 
 Watch = Callable[[Any], None]
 """Called by kazoo, in its thread."""
@@ -188,9 +187,8 @@ class Session:
         self._changed()
 
     def _soon(self, callback: Callable[[], None]) -> None:
-        with contextlib.suppress(
-            RuntimeError
-        ):  # the loop has ended, and with it everybody who could want to know
+        # The loop may have ended, and with it everybody who could want to know.
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback)
 
 
