@@ -48,7 +48,7 @@ except MemoryError:
     assert descriptors() == before
     os._exit(0)
 _testcapi.remove_mem_hooks()
-print("nothing was refused")
+print("nothing was refused", flush=True)
 os._exit(3)
 """
 
@@ -66,7 +66,7 @@ except MemoryError:
     assert [client.recv(1) for client in clients] == [b""] * 3
     os._exit(0)
 _testcapi.remove_mem_hooks()
-print("nothing was refused")
+print("nothing was refused", flush=True)
 os._exit(3)
 """
 
@@ -185,7 +185,7 @@ async def main():
     loop, first = asyncio.get_running_loop(), 0
     while not await lose_nothing(loop, first):
         first += 1
-    print(first)
+    print(first, flush=True)
 
 asyncio.run(main())
 os._exit(0)
@@ -293,7 +293,7 @@ while not named:
         _testcapi.remove_mem_hooks()
     named = hasattr(module, "REASONS")
 assert module.REASONS == _engine.REASONS
-print(refused)
+print(refused, flush=True)
 os._exit(0)
 """
 
